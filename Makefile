@@ -1,0 +1,44 @@
+# Everything runs from .venv, which `make install` creates; see `make help`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEVICE ?= cpu
+EXTRAS := $(DEVICE),train,test
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help install demo serve test lint format bench clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/.installed  ## create .venv and install the project (DEVICE=gpu for CUDA)
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+demo: install  ## enrol a drawn sample gallery, search a shelf photo, leave the service up (DEMO_EXIT=1 stops it)
+	$(BIN)/python -m service.demo $(if $(DEMO_EXIT),--exit,)
+
+serve: install  ## start the service (settings: SHITU_* variables, see README)
+	$(BIN)/shitu serve
+
+test: install lint  ## lint, type-check and run all tests
+	$(BIN)/python -m pytest
+
+lint: install  ## ruff (format and rules) and mypy
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: install  ## rewrite the code in the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install  ## run every benchmark and print its table (takes a while; see benchmarks/README.md)
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:  ## remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -1,0 +1,1 @@
+"""Persistent gallery of binary codes: a SQLite catalog as the truth, a Faiss index derived from it."""

@@ -1,0 +1,1 @@
+"""Binary feature models: architectures, losses, training, export and Paddle inference."""
