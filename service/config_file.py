@@ -68,10 +68,12 @@ class _Reading:
 
     def give(self, name: str, key: str, node: _Node, value: Any) -> None:
         earlier = self.values.get(name)
-        if earlier is not None and name not in self.from_service and earlier.value != value:
+        if name in self.from_service and earlier is not None:
+            self.note(key, node, f"{earlier.key} in line {earlier.line} goes before it")
+        elif earlier is not None and earlier.value != value:
             self.refuse(key, node.line, f"says otherwise than {earlier.key} in line {earlier.line}")
-            return
-        self.values[name] = Given(value, key, node.line)
+        else:
+            self.values[name] = Given(value, key, node.line)
 
     def note(self, key: str, node: _Node, message: str) -> None:
         self.notes.append(f"{self.path}:{node.line}: {key}: {message}")
@@ -137,6 +139,8 @@ def _convert(loader: yaml.SafeLoader, node: yaml.Node, depth: int) -> _Node:
     line = node.start_mark.line + 1
     if depth > _MAX_DEPTH:
         raise _YamlProblem(line, f"nested deeper than {_MAX_DEPTH} levels")
+    if not node.tag.startswith("tag:yaml.org,2002:") or ":python/" in node.tag:
+        raise _YamlProblem(line, f"tag {node.tag} is not used in settings")
     if isinstance(node, yaml.MappingNode):
         loader.flatten_mapping(node)
         entries: dict[str, _Node] = {}
