@@ -1,0 +1,1 @@
+"""What the command line does, apart from its options: each command works on a data folder or a running server."""
