@@ -138,10 +138,9 @@ def _enrol(
     enrolments: list[Enrolment] = []
     failed: dict[Entry, str] = {}
     for entry in batch:
-        try:
-            picture = (image_root / entry.path).read_bytes()
-        except (OSError, ValueError) as error:
-            failed[entry] = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        picture = _read(image_root / entry.path)
+        if isinstance(picture, str):
+            failed[entry] = picture
         else:
             readable.append(entry)
             enrolments.append(Enrolment(picture, entry.label, entry.id, source=entry.source))
@@ -152,6 +151,14 @@ def _enrol(
             setattr(report, outcome.change, getattr(report, outcome.change) + 1)
     report.troubles += [Trouble(entry.line, entry.path, reason) for entry, reason in failed.items()]
     return {entry.id for entry in failed}
+
+
+def _read(path: Path) -> bytes | str:
+    """Read a picture file, or say why it cannot be read."""
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
 
 
 def _present(gallery: GalleryAccess, ids: set[str]) -> dict[str, str]:

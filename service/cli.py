@@ -1,0 +1,172 @@
+"""The command line ``shitu``.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings. Results go to standard output (with ``--json`` for
+machines), errors in clear lines to standard error. What a command needs is imported when it runs, so that
+``shitu --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from service.commands import gallery
+from service.commands.access import Query
+from service.commands.options import (
+    ConfigOption,
+    DataDirOption,
+    DeviceOption,
+    JsonOption,
+    ServerOption,
+    load_settings,
+    open_gallery_access,
+    read_picture,
+)
+
+
+class _Commands(TyperGroup):
+    """Turns errors that were raised on purpose into one line and an exit code; bugs keep their traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.Exit:
+            raise
+        except Exception as error:
+            from service.commands.failures import explain
+            from service.commands.output import print_error
+
+            explained = explain(error)
+            if explained is None:
+                raise
+            message, code = explained
+            print_error(message)
+            raise typer.Exit(code) from None
+
+
+app = typer.Typer(
+    name="shitu",
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="First steps:  shitu gallery add cola.jpg --label Cola   then   shitu search shelf.jpg   or   shitu serve",
+)
+app.add_typer(gallery.app, name="gallery")
+
+
+def main() -> None:
+    """Run the command line; the entry point ``shitu``."""
+    app(prog_name="shitu")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"shitu {metadata.version('shitu-hash')}")
+        raise typer.Exit
+
+
+@app.callback()
+def shitu(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Recognise what is in a picture by comparing binary codes.
+
+    Settings come from options, SHITU_* variables, a YAML file (--config or SHITU_CONFIG; PP-ShiTu's own
+    configurations work) and defaults, in this order.
+    """
+
+
+@app.command(epilog="Examples:  shitu serve --data-dir data --port 8000   |   shitu serve --config my_ppshitu.yaml")
+def serve(
+    *,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1; 0.0.0.0: all).")] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", "-p", min=0, max=65535, help="Port to listen on (8000; 0: any free one).")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", "-d", metavar="DIR", help="Folder of the gallery (data).")
+    ] = None,
+    config: ConfigOption = None,
+    device: Annotated[str | None, typer.Option(metavar="auto|cpu|gpu", help="Where the models run (auto).")] = None,
+    hasher_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Feature model (the bundled starter).")] = None,
+    detector_dir: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Main-body detector (the bundled starter); '': none.")
+    ] = None,
+    keep_images: Annotated[
+        bool | None, typer.Option("--keep-images/--forget-images", help="Keep enrolled pictures for `gallery rehash`.")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(metavar="debug|info|warning|error", help="(info)")] = None,
+) -> None:
+    """Run the service until Ctrl-C or SIGTERM, which finish what was accepted.
+
+    There is one worker process, because one process owns a data folder; threads use the other cores. Further settings
+    are SHITU_* variables or come from --config.
+    """
+    settings = load_settings(
+        config,
+        host=host,
+        port=port,
+        data_dir=data_dir,
+        device=device,
+        hasher_dir=hasher_dir,
+        detector_dir=detector_dir,
+        keep_images=keep_images,
+        log_level=log_level,
+    )
+    from service.commands.serve import serve as run_service
+
+    run_service(settings, lambda address: print(f"shitu is ready at {address} (try {address}/docs)", flush=True))
+
+
+@app.command(
+    epilog="Examples:  shitu search shelf.jpg   |   shitu search shelf.jpg --radius 120 --label Cola --json   |   "
+    "shitu search --item cola-1 --server http://localhost:8000"
+)
+def search(
+    image: Annotated[Path | None, typer.Argument(metavar="[IMAGE]", help="Picture file; - is standard input.")] = None,
+    *,
+    code: Annotated[str | None, typer.Option("--code", metavar="HEX", help="Search by a code instead.")] = None,
+    item: Annotated[str | None, typer.Option("--item", metavar="ID", help="Search by an item's code instead.")] = None,
+    radius: Annotated[
+        int | None, typer.Option("--radius", "-r", min=0, help="Greatest distance in bits, inclusive.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", "-k", min=1, max=1000, help="Most matches an object.")] = None,
+    label: Annotated[str | None, typer.Option("--label", "-l", help="Only items with exactly this label.")] = None,
+    whole: Annotated[bool, typer.Option("--whole", help="Take the whole picture as the object: no detection.")] = False,
+    server: ServerOption = None,
+    data_dir: DataDirOption = None,
+    config: ConfigOption = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find what is in a picture: a table of matches for each object in it."""
+    from service.commands.output import print_json, print_matches
+
+    if sum(given is not None for given in (image, code, item)) != 1:
+        raise typer.BadParameter("give exactly one of IMAGE, --code and --item")
+    query = Query(
+        picture=None if image is None else read_picture(image),
+        code=code,
+        item_id=item,
+        hamming_radius=radius,
+        top_k=top_k,
+        label=label,
+        detect=False if whole else None,
+    )
+    with open_gallery_access(server, data_dir, config, device) as access:
+        answer = access.search(query)
+    if as_json:
+        print_json(answer)
+    else:
+        print_matches(answer)
+
+
+if __name__ == "__main__":
+    main()

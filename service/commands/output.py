@@ -1,0 +1,119 @@
+"""What the commands print: tables for people, JSON for machines, errors in one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from .access import Json
+from .build import BuildReport
+from .build import Progress as ProgressCall
+
+_PIPE_WIDTH = 200
+_SHOWN_TROUBLES = 20
+
+
+def console() -> Console:
+    """Make the console for results; a pipe gets lines long enough not to be folded."""
+    stdout = Console(highlight=False)
+    return stdout if stdout.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
+
+
+def print_error(message: str) -> None:
+    """Say on standard error what went wrong."""
+    for line in message.splitlines() or ["failed"]:
+        print(f"shitu: {line}", file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """Print one line of JSON."""
+    print(json.dumps(value, ensure_ascii=False))
+
+
+def print_items(items: Iterable[Json]) -> None:
+    """Print items as a table."""
+    table = _table("id", "label", "created at", "metadata")
+    for item in items:
+        table.add_row(*_cells(item["id"], item["label"], item.get("created_at") or "", _compact(item["metadata"])))
+    console().print(table)
+
+
+def print_matches(answer: Json) -> None:
+    """Print the answer of a search: a table of matches for each object."""
+    out = console()
+    for number, found in enumerate(answer["objects"], 1):
+        out.print(Text(f"object {number}: {_place(found)}", style="bold"))
+        if not found["matches"]:
+            out.print("  no match within the radius")
+            continue
+        table = _table("distance", "label", "id", "metadata")
+        for match in found["matches"]:
+            table.add_row(*_cells(match["distance"], match["label"], match["id"], _compact(match["metadata"])))
+        out.print(table)
+        if found["truncated"]:
+            out.print("  more lie within the radius; raise --top-k to see them")
+    if not answer["objects"]:
+        out.print("no object found in the picture")
+
+
+def print_facts(facts: Json) -> None:
+    """Print a map of facts, one a line."""
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        table.add_row(*_cells(name.replace("_", " "), "-" if value is None else value))
+    console().print(table)
+
+
+def print_report(report: BuildReport) -> None:
+    """Print what a build did on standard output, and what it could not use on standard error."""
+    done = [f"{getattr(report, name):,} {name}" for name in ("added", "replaced", "unchanged", "removed")]
+    console().print(f"{report.operation}: {report.listed:,} listed; {', '.join(done)}; {report.items:,} items now")
+    if report.troubles:
+        print(f"{len(report.troubles):,} lines of the list could not be used:", file=sys.stderr)
+        for trouble in report.troubles[:_SHOWN_TROUBLES]:
+            print(f"  line {trouble.line}: {trouble.path}: {trouble.reason}", file=sys.stderr)
+        if len(report.troubles) > _SHOWN_TROUBLES:
+            print(f"  and {len(report.troubles) - _SHOWN_TROUBLES:,} more; --json lists all", file=sys.stderr)
+
+
+@contextmanager
+def progress_bar(title: str, *, quiet: bool = False) -> Iterator[ProgressCall]:
+    """Show a progress bar on standard error, where that is a terminal."""
+    stderr = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=stderr, disable=quiet or not stderr.is_terminal) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold", justify="right" if column == "distance" else "left")
+    return table
+
+
+def _cells(*values: Any) -> list[Text]:
+    # Text, not str: labels may contain what rich would take for markup.
+    return [Text(f"{value:,}" if isinstance(value, int) else str(value)) for value in values]
+
+
+def _compact(metadata: Json) -> str:
+    return json.dumps(metadata, ensure_ascii=False) if metadata else ""
+
+
+def _place(found: Json) -> str:
+    if found["bbox"] is None:
+        return "the query"
+    if found["is_whole_image"]:
+        return "the whole picture"
+    box = ", ".join(f"{edge:.0f}" for edge in found["bbox"])
+    return f"box ({box}), score {found['det_score']:.2f}"
