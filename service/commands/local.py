@@ -1,0 +1,232 @@
+"""A gallery in a data folder that this process opens, with the models loaded in it when a command needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from index_store import FingerprintMismatch, GalleryNotFound, GalleryStore, Item, ItemNotFound, open_gallery
+from service.enrolment import Draft, Enroller
+from service.errors import PictureError
+from service.pictures import KeptPictures
+from service.settings import Settings
+from service.timing import StageTimes
+
+from .access import CommandError, Enrolment, Json, OnDuplicate, Outcome, Query
+
+if TYPE_CHECKING:
+    from service.vision import DetectOptions
+
+    from .models import LoadedModels
+
+_PAGE = 1000
+
+
+class LocalGallery:
+    """The gallery in ``settings.data_dir``; see ``GalleryAccess``.
+
+    Opening it takes the folder's lock, and loading the models takes a second or two, so both wait until they are
+    needed; listing and removing need no model.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Prepare; nothing is opened yet."""
+        self._settings = settings
+        self._open: GalleryStore | None = None
+
+    @cached_property
+    def models(self) -> LoadedModels:
+        """The hasher and the detector of the settings."""
+        from .models import LoadedModels
+
+        return LoadedModels.load(self._settings)
+
+    @property
+    def store(self) -> GalleryStore:
+        """The store, whatever model its codes are of.
+
+        Raises:
+            GalleryNotFound: the folder holds no gallery; :meth:`prepare` makes one.
+            GalleryLocked, StorageUnavailable.
+        """
+        if self._open is None:
+            self._open = open_gallery(self._settings.data_dir, None, self._settings.index_method, None)
+        return self._open
+
+    @property
+    def pictures(self) -> KeptPictures:
+        """The pictures that are kept beside the gallery."""
+        return KeptPictures(self._settings.data_dir / "images", self.store.has_source)
+
+    def prepare(self) -> None:
+        """Load the models and open the gallery, or make it if there is none.
+
+        Raises:
+            FingerprintMismatch: the gallery is of another model.
+        """
+        hasher = self.models.hasher
+        try:
+            store = self.store
+        except GalleryNotFound:
+            settings = self._settings
+            store = open_gallery(settings.data_dir, hasher.bits, settings.index_method, hasher.fingerprint)
+            self._open = store
+        if (store.bits, store.fingerprint) != (hasher.bits, hasher.fingerprint):
+            raise FingerprintMismatch(
+                store.fingerprint, hasher.fingerprint, stored_bits=store.bits, given_bits=hasher.bits
+            )
+
+    def search(self, query: Query) -> Json:
+        """Answer as ``POST /search`` does."""
+        from service.recognizer import Query as Criteria
+        from service.recognizer import Recognizer
+        from service.vision import Candidate
+
+        from .answers import search_answer
+
+        times = StageTimes()
+        candidates: Sequence[Candidate | None] = [None]
+        if query.picture is not None:
+            self.store  # noqa: B018 (a folder without a gallery is told before the models load)
+            self.prepare()
+            candidates, codes = self.models.vision.find(query.picture, self._detection(query.detect), times)
+        else:
+            codes = self._code_of(query)
+        settings = self._settings
+        radius = query.hamming_radius
+        criteria = Criteria(
+            self._default_radius() if radius is None else radius, query.top_k or settings.top_k, query.label
+        )
+        recognizer = Recognizer(self.store, settings.rec_nms_threshold)
+        recognition = recognizer.recognize(candidates, codes, criteria, times)
+        return search_answer(recognition, self.store, times)
+
+    def add(self, enrolment: Enrolment, on_duplicate: OnDuplicate = "add", *, detect: bool = False) -> Json:
+        """Enrol one picture, kept beside the gallery if the settings say so."""
+        from .answers import item_answer
+
+        self.prepare()
+        times = StageTimes()
+        keep = self._settings.keep_images
+        (coded,) = self.models.vision.code([enrolment.picture], self._detection(detect), times, keep=keep)
+        if isinstance(coded, PictureError):
+            raise coded
+        draft = Draft(
+            enrolment.id, enrolment.label, enrolment.metadata, coded.code, coded.hashed if keep else None
+        )
+        (stored,) = Enroller(self.store, self.pictures).add([draft], on_duplicate, times)
+        if not isinstance(stored, Item):
+            raise stored
+        return item_answer(stored)
+
+    def enrol(self, enrolments: Sequence[Enrolment], present: frozenset[str]) -> list[Outcome]:
+        """Enrol whole pictures, new ones as one transaction; an item that would not change is left alone."""
+        from .answers import item_answer
+
+        self.prepare()
+        pictures = [enrolment.picture for enrolment in enrolments]
+        coded = self.models.vision.code(pictures, self._detection(False), StageTimes())
+        outcomes: list[Outcome | None] = [None] * len(enrolments)
+        added: list[tuple[int, Item]] = []
+        for number, (enrolment, result) in enumerate(zip(enrolments, coded, strict=True)):
+            if isinstance(result, PictureError):
+                outcomes[number] = Outcome(problem=str(result))
+                continue
+            item = Item(enrolment.id, enrolment.label, result.code, enrolment.metadata, enrolment.source)
+            if enrolment.id in present:
+                outcomes[number] = self._replace(item)
+            else:
+                added.append((number, item))
+        for (number, _), stored in zip(added, self.store.add_each([item for _, item in added]), strict=True):
+            is_item = isinstance(stored, Item)
+            outcomes[number] = Outcome(item_answer(stored)) if is_item else Outcome(problem=str(stored))
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def items(self, label: str | None = None) -> Iterator[Json]:
+        """Walk over the items, ordered by id."""
+        from .answers import item_answer
+
+        for item in self.stored_items(label):
+            yield item_answer(item)
+
+    def stored_items(self, label: str | None = None) -> Iterator[Item]:
+        """Walk over the items as they are stored, with their sources."""
+        cursor: str | None = None
+        while True:
+            page = self.store.list(cursor, _PAGE, label)
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """Remove items and the pictures that were kept for them alone."""
+        return Enroller(self.store, self.pictures).remove(ids)
+
+    def remove_label(self, label: str) -> int:
+        """Remove a label and the pictures that were kept for it alone."""
+        return Enroller(self.store, self.pictures).remove_label(label)
+
+    def info(self) -> Json:
+        """Describe the index as ``GET /index`` does."""
+        from .answers import index_answer
+
+        return index_answer(self.store)
+
+    def rebuild(self, method: str | None = None) -> Json:
+        """Build the index anew and wait for it."""
+        self.store.rebuild(method)
+        self.store.snapshot()
+        return self.info()
+
+    def close(self) -> None:
+        """Close the store, which writes its snapshot and frees the folder."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    def _replace(self, item: Item) -> Outcome:
+        from .answers import item_answer
+
+        old = self.store.get(item.id or "")
+        if old is None:
+            raise CommandError(f"item {item.id} was removed while the gallery was being built")
+        same = (old.label, old.code, old.metadata, old.source) == (item.label, item.code, item.metadata, item.source)
+        if same:
+            return Outcome(item_answer(old), change="unchanged")
+        with self.pictures.change() as change:
+            change.touch(old.source)
+            return Outcome(item_answer(self.store.replace(item)), change="replaced")
+
+    def _code_of(self, query: Query) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+        if query.item_id is not None:
+            item = self.store.get(query.item_id)
+            if item is None:
+                raise ItemNotFound(query.item_id)
+            code = item.code
+        else:
+            code = _from_hex(query.code or "", self.store.bits)
+        return np.frombuffer(code, np.uint8).reshape(1, -1)
+
+    def _default_radius(self) -> int:
+        from .models import default_radius
+
+        return default_radius(self._settings, self.store.bits)
+
+    def _detection(self, detect: bool | None) -> DetectOptions:
+        from service.vision import DetectOptions
+
+        return DetectOptions(detect is not False, self._settings.det_threshold, self._settings.max_objects)
+
+
+def _from_hex(text: str, bits: int) -> bytes:
+    try:
+        code = bytes.fromhex(text)
+    except ValueError:
+        code = b""
+    if len(code) * 8 != bits:
+        raise CommandError(f"a code of this gallery has {bits // 4} hexadecimal digits ({bits} bits)")
+    return code
