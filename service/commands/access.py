@@ -89,6 +89,9 @@ class GalleryAccess(Protocol):
     ``index_store``, ``models.inference`` and ``service.errors``.
     """
 
+    def prepare(self) -> None:
+        """Make sure that pictures can be enrolled, before anything is read; a data folder becomes a gallery."""
+
     def search(self, query: Query) -> Json:
         """Answer as ``POST /search`` does."""
 

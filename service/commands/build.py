@@ -40,6 +40,7 @@ class BuildPlan:
         batch_size: pictures a step; a step is stored as a whole.
         refresh: whether *append* hashes pictures again that are in the gallery with the same label.
         strict: whether *new* keeps what the list does not name when a picture of the list failed.
+        hashed: ids of items whose codes are known to be of the pictures in the list.
     """
 
     operation: Operation
@@ -48,6 +49,7 @@ class BuildPlan:
     batch_size: int = 32
     refresh: bool = False
     strict: bool = False
+    hashed: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -115,10 +117,10 @@ def _remove(gallery: GalleryAccess, plan: BuildPlan, report: BuildReport, progre
 def _bring_in(gallery: GalleryAccess, plan: BuildPlan, report: BuildReport, progress: Progress) -> None:
     entries = plan.listing.entries
     present = _present(gallery, {entry.id for entry in entries})
-    todo = list(entries)
-    if plan.operation == "append" and not plan.refresh:
-        todo = [entry for entry in entries if present.get(entry.id) != entry.label]
-        report.unchanged = len(entries) - len(todo)
+    keeps_known = plan.operation == "append" and not plan.refresh
+    known = {identity for identity in present if keeps_known or identity in plan.hashed}
+    todo = [entry for entry in entries if entry.id not in known or present[entry.id] != entry.label]
+    report.unchanged = len(entries) - len(todo)
     failed = set()
     for done, batch in _batches(todo, plan.batch_size):
         failed |= _enrol(gallery, batch, plan.image_root, frozenset(present), report)

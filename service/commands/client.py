@@ -34,6 +34,10 @@ class RemoteGallery:
         except (httpx.InvalidURL, ValueError) as error:
             raise ServerUnreachable(f"{url!r} is not the address of a server: {error}") from error
 
+    def prepare(self) -> None:
+        """Make sure that the server is there; its first answer tells whether it can enrol."""
+        self.info()
+
     def search(self, query: Query) -> Json:
         """Answer as ``POST /search`` does."""
         fields = {

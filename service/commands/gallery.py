@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .access import CommandError, Enrolment, Json, OnDuplicate, ServerRefusal
+from .access import CommandError, Enrolment, GalleryAccess, Json, OnDuplicate, ServerRefusal
 from .options import (
     ConfigOption,
     DataDirOption,
@@ -21,6 +23,9 @@ from .options import (
     read_picture,
     refuse_both,
 )
+
+if TYPE_CHECKING:
+    from .build import BuildPlan
 
 _SHOWN = 50
 
@@ -187,12 +192,61 @@ def build(
         strict,
     )
     with open_target(server, settings) as gallery, progress_bar("pictures", quiet=as_json) as progress:
+        if not removing:
+            plan = _make_ready(gallery, plan)
         report = carry_out(gallery, plan, progress)
     if as_json:
         print_json(report.to_json())
     else:
         print_report(report)
     if not report.worked or (strict and report.troubles):
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog="Example:  SHITU_HASHER_DIR=models/new shitu gallery rehash --data-dir data   "
+    "(stop the service of that folder first)"
+)
+def rehash(
+    *,
+    image_root: Annotated[
+        Path | None, typer.Option(help="Where pictures lie that `gallery build` enrolled (image_root of --config).")
+    ] = None,
+    drop_missing: Annotated[
+        bool, typer.Option("--drop-missing", help="Remove items whose picture is lost, instead of changing nothing.")
+    ] = False,
+    data_dir: DataDirOption = None,
+    config: ConfigOption = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make all codes again with the configured model, from the pictures.
+
+    They are taken where the service kept them (SHITU_KEEP_IMAGES) or from the image root of `gallery build`. The
+    gallery changes at the end, as a whole; if a picture is lost nothing changes, unless --drop-missing.
+    """
+    from .local import LocalGallery
+    from .output import print_json, print_rehash, progress_bar
+    from .rehash import by_source
+    from .rehash import rehash as carry_out
+
+    settings = load_settings(config, data_dir=data_dir, device=device, image_root=image_root)
+    with closing(LocalGallery(settings)) as gallery, progress_bar("items", quiet=as_json) as progress:
+        store, fingerprint = gallery.store, gallery.hasher.fingerprint
+        report = carry_out(
+            store,
+            gallery.vision,
+            fingerprint,
+            by_source(gallery.pictures, settings.image_root),
+            drop_missing=drop_missing,
+            progress=progress,
+        )
+        gallery.pictures.sweep()
+    if as_json:
+        print_json(report.to_json())
+    else:
+        print_rehash(report)
+    if not report.changed:
         raise typer.Exit(1)
 
 
@@ -233,6 +287,27 @@ def rebuild(
         print_json(facts)
     else:
         print_facts(facts)
+
+
+def _make_ready(gallery: GalleryAccess, plan: BuildPlan) -> BuildPlan:
+    """Prepare a gallery for a build; one of another model is taken over by *new*, which replaces its items anyway."""
+    from index_store import FingerprintMismatch
+
+    from .local import LocalGallery
+    from .rehash import any_usable, by_listing
+    from .rehash import rehash as make_codes_again
+
+    try:
+        gallery.prepare()
+    except FingerprintMismatch:
+        if plan.operation != "new" or not isinstance(gallery, LocalGallery):
+            raise
+        if not any_usable(plan.listing, plan.image_root, gallery.vision):
+            raise CommandError("no picture of the list can be read; the gallery, of another model, stays") from None
+        locate = by_listing(plan.listing, plan.image_root)
+        make_codes_again(gallery.store, gallery.vision, gallery.hasher.fingerprint, locate, drop_missing=True)
+        return replace(plan, hashed=frozenset(item.id or "" for item in gallery.stored_items()))
+    return plan
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from index_store import FingerprintMismatch, GalleryNotFound, GalleryStore, Item, ItemNotFound, open_gallery
+from models.inference import Detector, Hasher, Manifest
 from service.enrolment import Draft, Enroller
 from service.errors import PictureError
+from service.images import PictureDecoder
+from service.loading import choose_radius, load_detector, load_hasher
 from service.pictures import KeptPictures
+from service.recognizer import Query as Criteria
+from service.recognizer import Recognizer
 from service.settings import Settings
 from service.timing import StageTimes
+from service.vision import Candidate, DetectOptions, Vision
 
 from .access import CommandError, Enrolment, Json, OnDuplicate, Outcome, Query
-
-if TYPE_CHECKING:
-    from service.vision import DetectOptions
-
-    from .models import LoadedModels
+from .answers import index_answer, item_answer, search_answer
 
 _PAGE = 1000
 
@@ -38,11 +39,20 @@ class LocalGallery:
         self._open: GalleryStore | None = None
 
     @cached_property
-    def models(self) -> LoadedModels:
-        """The hasher and the detector of the settings."""
-        from .models import LoadedModels
+    def hasher(self) -> Hasher:
+        """The feature model of the settings."""
+        return load_hasher(self._settings)
 
-        return LoadedModels.load(self._settings)
+    @cached_property
+    def vision(self) -> Vision:
+        """Decoder and hasher, for whole pictures."""
+        return self._vision(None)
+
+    @cached_property
+    def detecting_vision(self) -> Vision:
+        """Decoder, hasher and, if the settings name one, the detector."""
+        detector = load_detector(self._settings)
+        return self.vision if detector is None else self._vision(detector)
 
     @property
     def store(self) -> GalleryStore:
@@ -67,7 +77,7 @@ class LocalGallery:
         Raises:
             FingerprintMismatch: the gallery is of another model.
         """
-        hasher = self.models.hasher
+        hasher = self.hasher
         try:
             store = self.store
         except GalleryNotFound:
@@ -81,18 +91,13 @@ class LocalGallery:
 
     def search(self, query: Query) -> Json:
         """Answer as ``POST /search`` does."""
-        from service.recognizer import Query as Criteria
-        from service.recognizer import Recognizer
-        from service.vision import Candidate
-
-        from .answers import search_answer
-
         times = StageTimes()
         candidates: Sequence[Candidate | None] = [None]
         if query.picture is not None:
             self.store  # noqa: B018 (a folder without a gallery is told before the models load)
             self.prepare()
-            candidates, codes = self.models.vision.find(query.picture, self._detection(query.detect), times)
+            vision = self.vision if query.detect is False else self.detecting_vision
+            candidates, codes = vision.find(query.picture, self._detection(query.detect), times)
         else:
             codes = self._code_of(query)
         settings = self._settings
@@ -106,17 +111,14 @@ class LocalGallery:
 
     def add(self, enrolment: Enrolment, on_duplicate: OnDuplicate = "add", *, detect: bool = False) -> Json:
         """Enrol one picture, kept beside the gallery if the settings say so."""
-        from .answers import item_answer
-
         self.prepare()
         times = StageTimes()
         keep = self._settings.keep_images
-        (coded,) = self.models.vision.code([enrolment.picture], self._detection(detect), times, keep=keep)
+        vision = self.detecting_vision if detect else self.vision
+        (coded,) = vision.code([enrolment.picture], self._detection(detect), times, keep=keep)
         if isinstance(coded, PictureError):
             raise coded
-        draft = Draft(
-            enrolment.id, enrolment.label, enrolment.metadata, coded.code, coded.hashed if keep else None
-        )
+        draft = Draft(enrolment.id, enrolment.label, enrolment.metadata, coded.code, coded.hashed if keep else None)
         (stored,) = Enroller(self.store, self.pictures).add([draft], on_duplicate, times)
         if not isinstance(stored, Item):
             raise stored
@@ -124,11 +126,9 @@ class LocalGallery:
 
     def enrol(self, enrolments: Sequence[Enrolment], present: frozenset[str]) -> list[Outcome]:
         """Enrol whole pictures, new ones as one transaction; an item that would not change is left alone."""
-        from .answers import item_answer
-
         self.prepare()
         pictures = [enrolment.picture for enrolment in enrolments]
-        coded = self.models.vision.code(pictures, self._detection(False), StageTimes())
+        coded = self.vision.code(pictures, self._detection(False), StageTimes())
         outcomes: list[Outcome | None] = [None] * len(enrolments)
         added: list[tuple[int, Item]] = []
         for number, (enrolment, result) in enumerate(zip(enrolments, coded, strict=True)):
@@ -147,8 +147,6 @@ class LocalGallery:
 
     def items(self, label: str | None = None) -> Iterator[Json]:
         """Walk over the items, ordered by id."""
-        from .answers import item_answer
-
         for item in self.stored_items(label):
             yield item_answer(item)
 
@@ -172,8 +170,6 @@ class LocalGallery:
 
     def info(self) -> Json:
         """Describe the index as ``GET /index`` does."""
-        from .answers import index_answer
-
         return index_answer(self.store)
 
     def rebuild(self, method: str | None = None) -> Json:
@@ -188,9 +184,12 @@ class LocalGallery:
             self._open.close()
             self._open = None
 
-    def _replace(self, item: Item) -> Outcome:
-        from .answers import item_answer
+    def _vision(self, detector: Detector | None) -> Vision:
+        settings = self._settings
+        decoder = PictureDecoder(settings.max_upload_bytes, settings.max_pixels)
+        return Vision(decoder, self.hasher, detector, batch_size=settings.hash_batch_size)
 
+    def _replace(self, item: Item) -> Outcome:
         old = self.store.get(item.id or "")
         if old is None:
             raise CommandError(f"item {item.id} was removed while the gallery was being built")
@@ -212,13 +211,11 @@ class LocalGallery:
         return np.frombuffer(code, np.uint8).reshape(1, -1)
 
     def _default_radius(self) -> int:
-        from .models import default_radius
-
-        return default_radius(self._settings, self.store.bits)
+        # A code needs no model to be searched, only what the model folder says about itself.
+        recommended = Manifest.read(self._settings.hasher_dir, "hasher").hamming_radius
+        return choose_radius(self._settings, self.store.bits, recommended)
 
     def _detection(self, detect: bool | None) -> DetectOptions:
-        from service.vision import DetectOptions
-
         return DetectOptions(detect is not False, self._settings.det_threshold, self._settings.max_objects)
 
 

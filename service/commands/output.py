@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,6 +16,9 @@ from rich.text import Text
 from .access import Json
 from .build import BuildReport
 from .build import Progress as ProgressCall
+
+if TYPE_CHECKING:
+    from .rehash import RehashReport
 
 _PIPE_WIDTH = 200
 _SHOWN_TROUBLES = 20
@@ -76,12 +79,27 @@ def print_report(report: BuildReport) -> None:
     """Print what a build did on standard output, and what it could not use on standard error."""
     done = [f"{getattr(report, name):,} {name}" for name in ("added", "replaced", "unchanged", "removed")]
     console().print(f"{report.operation}: {report.listed:,} listed; {', '.join(done)}; {report.items:,} items now")
-    if report.troubles:
-        print(f"{len(report.troubles):,} lines of the list could not be used:", file=sys.stderr)
-        for trouble in report.troubles[:_SHOWN_TROUBLES]:
-            print(f"  line {trouble.line}: {trouble.path}: {trouble.reason}", file=sys.stderr)
-        if len(report.troubles) > _SHOWN_TROUBLES:
-            print(f"  and {len(report.troubles) - _SHOWN_TROUBLES:,} more; --json lists all", file=sys.stderr)
+    lines = [f"line {trouble.line}: {trouble.path}: {trouble.reason}" for trouble in report.troubles]
+    _print_troubles("lines of the list could not be used", lines)
+
+
+def print_rehash(report: RehashReport) -> None:
+    """Print what a rehash did on standard output, and which pictures are lost on standard error."""
+    if report.changed:
+        console().print(f"rehashed {report.rehashed:,} of {report.items:,} items, dropped {report.dropped:,}")
+    else:
+        console().print("nothing was changed")
+    lines = [f"{lost.id} ({lost.label}): {lost.reason}" for lost in report.lost]
+    _print_troubles("items have no picture to hash (--drop-missing removes them)", lines)
+
+
+def _print_troubles(title: str, lines: Sequence[str]) -> None:
+    if lines:
+        print(f"{len(lines):,} {title}:", file=sys.stderr)
+        for line in lines[:_SHOWN_TROUBLES]:
+            print(f"  {line}", file=sys.stderr)
+        if len(lines) > _SHOWN_TROUBLES:
+            print(f"  and {len(lines) - _SHOWN_TROUBLES:,} more; --json lists all", file=sys.stderr)
 
 
 @contextmanager

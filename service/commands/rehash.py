@@ -11,21 +11,18 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from index_store import GalleryStore, Item, MissingCodes
 from service.errors import PictureError
 from service.pictures import SOURCE_PREFIX as KEPT_PREFIX
 from service.pictures import KeptPictures
 from service.timing import StageTimes
-from service.vision import DetectOptions
+from service.vision import DetectOptions, Vision
 
 from .access import Json
 from .build import Progress
 from .listing import SOURCE_PREFIX as FILE_PREFIX
-
-if TYPE_CHECKING:
-    from .models import LoadedModels
+from .listing import Listing
 
 _PAGE = 1000
 _WHOLE = DetectOptions(detect=False, threshold=0.0, max_objects=1)
@@ -85,20 +82,37 @@ def by_source(pictures: KeptPictures, image_root: Path | None) -> Locate:
     return locate
 
 
+def by_listing(listing: Listing, image_root: Path) -> Locate:
+    """Find the pictures of those items that a gallery list names."""
+    paths = {entry.id: image_root / entry.path for entry in listing.entries}
+    return lambda item: paths.get(item.id or "", "is not in the list")
+
+
+def any_usable(listing: Listing, image_root: Path, vision: Vision) -> bool:
+    """Tell whether at least one picture of a list can be hashed."""
+    pictures = (_read(image_root / entry.path) for entry in listing.entries)
+    return any(
+        isinstance(picture, bytes) and not isinstance(vision.code([picture], _WHOLE, StageTimes())[0], PictureError)
+        for picture in pictures
+    )
+
+
 def rehash(
     store: GalleryStore,
-    models: LoadedModels,
+    vision: Vision,
+    fingerprint: str,
     locate: Locate,
     *,
     drop_missing: bool = False,
     batch_size: int = 32,
     progress: Progress = lambda done, total: None,
 ) -> RehashReport:
-    """Give every item of ``store`` the code that ``models`` make of its picture.
+    """Give every item of ``store`` the code that another model makes of its picture.
 
     Args:
         store: the gallery, of whatever model.
-        models: make the new codes.
+        vision: makes the new codes.
+        fingerprint: of its hasher.
         locate: finds the pictures.
         drop_missing: remove the items whose picture cannot be hashed; else one such item stops everything.
         batch_size: pictures hashed at a time.
@@ -113,10 +127,10 @@ def rehash(
         report.lost += _not_found(store, locate)
         if report.lost:
             return report
-    codes = _codes(store, models, locate, report, batch_size, progress)
-    hasher = models.hasher
+    items = _counted(_items(store), report.items, progress)
+    codes = _codes(items, vision, locate, batch_size, report.lost)
     try:
-        report.rehashed = store.recode(codes, hasher.bits, hasher.fingerprint, drop_missing=drop_missing)
+        report.rehashed = store.recode(codes, vision.bits, fingerprint, drop_missing=drop_missing)
     except MissingCodes:
         return report
     report.changed = True
@@ -129,35 +143,27 @@ def _not_found(store: GalleryStore, locate: Locate) -> Iterator[Lost]:
         if item.source is None or not item.source.startswith(KEPT_PREFIX):
             found = locate(item)
             if isinstance(found, str):
-                yield Lost(item.id or "", item.label, found)
+                yield _lost(item, found)
 
 
 def _codes(
-    store: GalleryStore,
-    models: LoadedModels,
-    locate: Locate,
-    report: RehashReport,
-    batch_size: int,
-    progress: Progress,
+    items: Iterator[Item], vision: Vision, locate: Locate, batch_size: int, lost: list[Lost]
 ) -> Iterator[tuple[str, bytes]]:
-    done = 0
-    for batch in _batches(_items(store), batch_size):
-        pictures: list[bytes] = []
-        owners: list[Item] = []
-        for item in batch:
-            picture = _read(locate(item))
-            if isinstance(picture, str):
-                report.lost.append(Lost(item.id or "", item.label, picture))
+    """Hash the pictures of the items as they are asked for, and note those that cannot be."""
+    while batch := list(islice(items, batch_size)):
+        found = [(item, _read(locate(item))) for item in batch]
+        readable = [(item, picture) for item, picture in found if isinstance(picture, bytes)]
+        lost += [_lost(item, reason) for item, reason in found if isinstance(reason, str)]
+        coded = vision.code([picture for _, picture in readable], _WHOLE, StageTimes())
+        for (item, _), outcome in zip(readable, coded, strict=True):
+            if isinstance(outcome, PictureError):
+                lost.append(_lost(item, str(outcome)))
             else:
-                pictures.append(picture)
-                owners.append(item)
-        for item, coded in zip(owners, models.vision.code(pictures, _WHOLE, StageTimes()), strict=True):
-            if isinstance(coded, PictureError):
-                report.lost.append(Lost(item.id or "", item.label, str(coded)))
-            else:
-                yield item.id or "", coded.code
-        done += len(batch)
-        progress(done, report.items)
+                yield item.id or "", outcome.code
+
+
+def _lost(item: Item, reason: str) -> Lost:
+    return Lost(item.id or "", item.label, reason)
 
 
 def _read(found: bytes | Path | str) -> bytes | str:
@@ -179,7 +185,8 @@ def _items(store: GalleryStore) -> Iterator[Item]:
             return
 
 
-def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    walk = iter(items)
-    while batch := list(islice(walk, size)):
-        yield batch
+def _counted(items: Iterable[Item], total: int, progress: Progress) -> Iterator[Item]:
+    for done, item in enumerate(items):
+        progress(done, total)
+        yield item
+    progress(total, total)
