@@ -1,0 +1,328 @@
+"""What a gallery store is: its records, its protocol and its errors.
+
+The errors form one tree::
+
+    GalleryError                  anything this package raises on purpose
+    ├── InvalidItem               an item cannot be stored as it is
+    ├── InvalidQuery              a search, a listing or an opening was asked for with an impossible value
+    ├── ItemExists                the id is taken (``.id``)
+    ├── DuplicateCode             an item with an equal code is present (``.existing``)
+    ├── ItemNotFound              no item has this id (``.id``)
+    ├── FingerprintMismatch       the gallery holds codes of another model (``.stored``, ``.given``)
+    ├── MissingCodes              a recoding does not cover every item (``.ids``, ``.count``)
+    ├── GalleryNotFound           the folder holds no gallery
+    ├── GalleryLocked             another process, or another store of this one, owns the folder
+    ├── GalleryClosed             the store was closed
+    ├── UnknownSchema             the catalog was written by another version of this package
+    ├── CorruptSnapshot           a snapshot cannot be used (never leaves the package: it is rebuilt)
+    └── StorageUnavailable        the folder cannot be read or written, or the catalog is damaged
+        └── DiskFull              there is no room left; nothing was stored
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Codes = NDArray[np.uint8]
+OnDuplicate = Literal["add", "return", "reject"]
+
+
+class GalleryError(Exception):
+    """The root of every error that this package raises on purpose."""
+
+
+class InvalidItem(GalleryError):
+    """An item cannot be stored as it is: its id, label, code, metadata or source breaks a rule."""
+
+
+class InvalidQuery(GalleryError):
+    """A search, a listing or an opening was asked for with a value that it cannot have."""
+
+
+class ItemExists(GalleryError):
+    """The id is taken."""
+
+    def __init__(self, item_id: str) -> None:
+        """Name the id."""
+        self.id = item_id
+        super().__init__(f"an item with id {item_id!r} exists: choose another id or replace the item")
+
+
+class DuplicateCode(GalleryError):
+    """An item with an equal code is present and the caller asked to refuse such items."""
+
+    def __init__(self, existing: Item) -> None:
+        """Name the item that is present."""
+        self.existing = existing
+        super().__init__(f"item {existing.id!r} (label {existing.label!r}) has an equal code")
+
+
+class ItemNotFound(GalleryError):
+    """No item has this id."""
+
+    def __init__(self, item_id: str) -> None:
+        """Name the id."""
+        self.id = item_id
+        super().__init__(f"no item has id {item_id!r}")
+
+
+class FingerprintMismatch(GalleryError):
+    """The gallery holds codes of another model than the one given, or codes of another length."""
+
+    def __init__(
+        self,
+        stored: str | None,
+        given: str | None,
+        *,
+        stored_bits: int | None = None,
+        given_bits: int | None = None,
+    ) -> None:
+        """Name both models, and both lengths if they are known."""
+        self.stored = stored
+        self.given = given
+        self.stored_bits = stored_bits
+        self.given_bits = given_bits
+        super().__init__(
+            f"the gallery holds {stored_bits}-bit codes of model {stored}, "
+            f"but {given_bits}-bit codes of model {given} were announced: "
+            "use the model that made the gallery, or rehash it"
+        )
+
+
+class MissingCodes(GalleryError):
+    """A recoding does not cover every item.
+
+    ``ids`` are the first of them in order (at most 100), ``count`` is how many there are.
+    """
+
+    def __init__(self, ids: Sequence[str], count: int) -> None:
+        """Name the items."""
+        self.ids = tuple(ids)
+        self.count = count
+        shown = ", ".join(self.ids[:3]) + (", ..." if count > 3 else "")
+        super().__init__(f"{count} items have no new code ({shown}): give theirs too, or drop the items")
+
+
+class GalleryNotFound(GalleryError):
+    """The folder holds no gallery and the length of the codes of a new one was not given."""
+
+
+class GalleryLocked(GalleryError):
+    """Another process, or another store of this one, owns the folder."""
+
+
+class GalleryClosed(GalleryError):
+    """The store was closed."""
+
+    def __init__(self) -> None:
+        """Say so."""
+        super().__init__("this gallery store is closed")
+
+
+class UnknownSchema(GalleryError):
+    """The catalog was written by another version of this package."""
+
+
+class CorruptSnapshot(GalleryError):
+    """A snapshot of the index cannot be used. It stays inside the package: the index is rebuilt."""
+
+
+class StorageUnavailable(GalleryError):
+    """The folder cannot be read or written, or the catalog is damaged."""
+
+
+class DiskFull(StorageUnavailable):
+    """There is no room left on the disk. Nothing of the call was stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One enrolled picture.
+
+    ``id`` None asks the store for one. ``code`` has bits/8 bytes. ``metadata`` is a JSON object of at most
+    64 KiB. ``source`` is an opaque reference to the item's picture, kept with the item. ``created_at``
+    (RFC 3339, UTC) is set by the store; what is given there is ignored.
+    """
+
+    id: str | None
+    label: str
+    code: bytes
+    metadata: dict[str, Any] = field(default_factory=dict)
+    source: str | None = None
+    created_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """An item found by a search; ``distance`` counts differing bits."""
+
+    id: str
+    label: str
+    distance: int
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Matches by (distance, id); ``truncated`` says that more lay inside the radius than were asked for."""
+
+    matches: list[Match]
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a listing; ``next_cursor`` is None at the end."""
+
+    items: list[Item]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexStats:
+    """What the index is. ``bytes`` is its memory, ``rebuild_progress`` 0 to 1 while it is rebuilt."""
+
+    method: str
+    bits: int
+    items: int
+    bytes: int
+    model_fingerprint: str | None
+    rebuild_progress: float | None
+
+
+# Named because a store's own ``list`` hides the type inside its class.
+Items = list[Item]
+Added = list[Item | InvalidItem | ItemExists | DuplicateCode]
+SearchResults = list[SearchResult]
+NearestMatches = list[Match | None]
+
+
+class GalleryStore(Protocol):
+    """A durable gallery of binary codes, searchable by Hamming distance.
+
+    Many threads may call it at once. A call that changes something returns when the change is durable and
+    searchable. Every method raises GalleryClosed after ``close`` and StorageUnavailable when the disk fails.
+    """
+
+    @property
+    def path(self) -> Path:
+        """The data folder."""
+
+    @property
+    def bits(self) -> int:
+        """The length of the codes, a multiple of 8."""
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The model that made the codes; None if the gallery was made without one."""
+
+    @property
+    def method(self) -> str:
+        """The index method: "Flat"."""
+
+    @property
+    def background_error(self) -> BaseException | None:
+        """What ails the store's background thread; None while it is well."""
+
+    def add(self, items: Sequence[Item], on_duplicate: OnDuplicate = "add") -> Items:
+        """Store items as one durable transaction and return them as stored, in order.
+
+        ``on_duplicate`` is about an item with an equal code, present or earlier in the call: store the new
+        one beside it ("add"), return the old one (the smallest id) instead of storing ("return"), or raise
+        DuplicateCode ("reject"). Raises InvalidItem, ItemExists, DiskFull; then nothing was stored.
+        """
+
+    def add_each(self, items: Sequence[Item], on_duplicate: OnDuplicate = "add") -> Added:
+        """Like ``add``, but store the items that can be stored and give the error in place of each other."""
+
+    def replace(self, item: Item) -> Item:
+        """Put ``item`` in the place of the one with its id. Raises ItemNotFound, InvalidItem, DiskFull."""
+
+    def remove(self, ids: Iterable[str]) -> int:
+        """Remove the items with these ids, as one transaction; return how many there were."""
+
+    def remove_label(self, label: str) -> int:
+        """Remove every item with this label, as one transaction; return how many there were."""
+
+    def search(  # noqa: PLR0917
+        self,
+        codes: Codes,
+        hamming_radius: int,
+        top_k: int,
+        label: str | None = None,
+        nprobe: int | None = None,
+        ef_search: int | None = None,
+    ) -> SearchResults:
+        """Find the ``top_k`` nearest items within ``hamming_radius`` (inclusive) of each code.
+
+        ``codes`` is C-contiguous uint8 (n, bits / 8); ``label`` keeps only items with exactly this label,
+        before ``top_k`` counts. ``nprobe`` and ``ef_search`` tune approximate indexes; a Flat one has no use
+        for them. Raises InvalidQuery.
+        """
+
+    def nearest(self, codes: Codes, hamming_radius: int, label: str | None = None) -> NearestMatches:
+        """Find the nearest item strictly outside ``hamming_radius`` of each code; None if there is none."""
+
+    def get(self, item_id: str) -> Item | None:
+        """Return the item with this id."""
+
+    def list(self, cursor: str | None = None, limit: int = 100, label: str | None = None) -> Page:
+        """List items by id, ``limit`` from ``cursor`` (None: the start) on. Raises InvalidQuery."""
+
+    def has_source(self, source: str) -> bool:
+        """Say whether any item has this source."""
+
+    def sources(self) -> Iterator[tuple[str, str]]:
+        """Walk over (id, source) of every item that has a source, by id."""
+
+    def recode(
+        self,
+        codes: Iterable[tuple[str, bytes]],
+        bits: int,
+        fingerprint: str | None,
+        *,
+        drop_missing: bool = False,
+    ) -> int:
+        """Give every item a new code, and the gallery new bits and fingerprint, as one durable change.
+
+        ``codes`` are (id, code) pairs and may come slowly: the store serves meanwhile. Ids that the gallery
+        does not hold (any more) are passed over. Items without a new code raise MissingCodes, or are removed
+        with ``drop_missing``. Returns how many items have a new code. Raises InvalidItem for a code of a
+        wrong length.
+        """
+
+    def rebuild(self, method: str | None = None, progress: Callable[[float], None] | None = None) -> None:
+        """Build the index anew from the catalog while the old one serves, then put it in its place.
+
+        ``progress`` is told the done part, 0 to 1. Raises InvalidQuery for a method there is not.
+        """
+
+    def snapshot(self) -> None:
+        """Write the index beside the catalog, so that the next start need not rebuild it."""
+
+    def stats(self) -> IndexStats:
+        """Describe the index."""
+
+    def check_writable(self) -> None:
+        """Raise StorageUnavailable or DiskFull if nothing could be stored now."""
+
+    def close(self) -> None:
+        """Wait for calls under way, snapshot, and give the folder free. Closing twice does nothing."""
+
+    def __len__(self) -> int:
+        """How many items there are."""
+
+    def __enter__(self) -> GalleryStore:
+        """Return the store itself."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the store."""
