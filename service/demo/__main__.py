@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _demonstrate(console, Path(folder), stop_at_once)
     except ServiceFailed as error:
         console.print("[bold red]The demo failed:[/]", end=" ")
-        console.print(str(error), markup=False, highlight=False)
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         return 1
     except httpx.TransportError as error:
         console.print(f"[bold red]The demo failed:[/] the service stopped answering ({type(error).__name__}: {error})")

@@ -14,7 +14,7 @@ from service.demo.designs import Design, back, front, plain
 from service.demo.panel import Colour, Panel, Picture, mix
 from service.demo.solids import Bag, Carton, Skin, bag, box, revolve
 
-_ART_PX_PER_CM = 40.0
+_ART_PX_PER_CM = 28.0
 _METAL: Colour = (202, 206, 212)
 
 Body = Callable[[float, float, float], Picture]

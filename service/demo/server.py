@@ -15,7 +15,7 @@ from types import TracebackType
 import httpx
 
 _LOG_LINES_SHOWN = 15
-_KEPT_SETTINGS = frozenset({"SHITU_DEVICE", "SHITU_CPU_THREADS", "SHITU_ENABLE_MKLDNN"})
+_KEPT_SETTINGS = frozenset({"SHITU_HASHER_DIR", "SHITU_DEVICE", "SHITU_CPU_THREADS", "SHITU_ENABLE_MKLDNN"})
 
 
 class ServiceFailed(Exception):
