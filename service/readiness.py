@@ -1,0 +1,122 @@
+"""Whether the service can do its work now: asked for real, not remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from index_store import GalleryError, GalleryStore
+
+from .background import Background
+from .batching import WorkerPool
+from .timing import StageTimes
+from .vision import DetectOptions, Vision
+
+_LOG = logging.getLogger("shitu.readiness")
+_FRESH_S = 1.0  # probes that come together share one check
+_TIMEOUT_S = 15.0
+_EVERYTHING = DetectOptions(detect=True, threshold=0.0, max_objects=1)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One reason not to be ready: a stable code and a sentence."""
+
+    code: str
+    detail: str
+
+
+class Canary:
+    """A fixed picture whose code is known since the start; a model that works gives it again."""
+
+    def __init__(self) -> None:
+        """Draw the picture."""
+        rows, columns = np.mgrid[0:96, 0:128]
+        pixels = np.stack([rows * 2, columns * 2, (rows ^ columns) * 2], axis=2).astype(np.uint8)
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "PNG")
+        self._picture = stream.getvalue()
+        self._expected: npt.NDArray[np.uint8] | None = None
+
+    def run(self, vision: Vision) -> bool:
+        """Decode, detect and hash the picture; tell whether the whole picture's code is what it was first."""
+        _, codes = vision.find(self._picture, _EVERYTHING, StageTimes())
+        code = codes[-1]
+        if self._expected is None:
+            self._expected = code
+        # Threads may add floats in another order, which can turn a bit whose feature is next to zero.
+        return int(np.unpackbits(code ^ self._expected).sum()) <= vision.bits // 32
+
+
+class Readiness:
+    """Checks models, index, storage and background tasks."""
+
+    def __init__(
+        self,
+        store: GalleryStore,
+        inference: WorkerPool[Vision],
+        storage: WorkerPool[None],
+        background: Background,
+        canary: Canary,
+    ) -> None:
+        """Look after these parts."""
+        self._store = store
+        self._inference = inference
+        self._storage = storage
+        self._background = background
+        self._canary = canary
+        self._lock = asyncio.Lock()
+        self._failures: Mapping[str, Failure | None] = {}
+        self._checked_at = -_FRESH_S
+
+    async def check(self) -> Mapping[str, Failure | None]:
+        """Check every part: its failure by name, None if it is well."""
+        async with self._lock:
+            if time.monotonic() - self._checked_at >= _FRESH_S:
+                self._failures = {
+                    "models": await self._check_models(),
+                    "storage": await self._check_storage(),
+                    "background": self._check_background(),
+                }
+                self._checked_at = time.monotonic()
+            return self._failures
+
+    async def _check_models(self) -> Failure | None:
+        if not self._inference.alive:
+            return Failure("inference_failed", "an inference thread has ended")
+        try:
+            right = await asyncio.wait_for(self._inference.run(self._canary.run), _TIMEOUT_S)
+        except asyncio.TimeoutError:
+            return Failure("inference_stuck", f"the canary picture got no code within {_TIMEOUT_S:.0f} s")
+        except Exception:  # whatever a broken model raises, the answer is the same: not ready
+            _LOG.exception("the canary inference failed")
+            return Failure("inference_failed", "the canary picture could not be coded; the log says why")
+        return None if right else Failure("inference_failed", "the canary picture got another code than at start")
+
+    async def _check_storage(self) -> Failure | None:
+        if not self._storage.alive:
+            return Failure("storage_unavailable", "a storage thread has ended")
+        try:
+            await asyncio.wait_for(self._storage.run(lambda _: self._store.check_writable()), _TIMEOUT_S)
+        except asyncio.TimeoutError:
+            return Failure("storage_unavailable", f"the data folder did not answer within {_TIMEOUT_S:.0f} s")
+        except GalleryError as error:
+            return Failure("storage_unavailable", str(error))
+        return None
+
+    def _check_background(self) -> Failure | None:
+        failures = self._background.failures
+        error = self._store.background_error
+        if error is not None:
+            failures["index"] = f"{type(error).__name__}: {error}"
+        if failures:
+            return Failure("background_failed", "; ".join(f"{name}: {text}" for name, text in failures.items()))
+        return None

@@ -1,0 +1,94 @@
+"""What all routes share: the running service, and answers as JSON."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from index_store import Item, Match
+
+from ..bodies import BodyLimits, Form, read_form_or_json
+from ..errors import FieldProblem, ForeignCode, InvalidFields, NotReady
+from ..forms import single_fields
+from ..runtime import Runtime
+from ..schemas import Context, ItemAnswer, MatchAnswer, RequestModel, parse_json, parse_object
+
+FormModel = TypeVar("FormModel", bound=RequestModel)
+JsonModel = TypeVar("JsonModel", bound=RequestModel)
+
+
+def runtime_of(request: Request) -> Runtime:
+    """Give the running service.
+
+    Raises:
+        NotReady: it has not started.
+    """
+    runtime = getattr(request.app.state, "runtime", None)
+    if not isinstance(runtime, Runtime):
+        raise NotReady("the service is starting", "starting")
+    return runtime
+
+
+def no_query(request: Request) -> None:
+    """Refuse query parameters where there are none.
+
+    Raises:
+        InvalidFields.
+    """
+    if request.query_params:
+        names = sorted(set(request.query_params))
+        raise InvalidFields([FieldProblem(name[:100], "is not a parameter of this request") for name in names])
+
+
+async def read_call(
+    request: Request, runtime: Runtime, form: type[FormModel], json: type[JsonModel]
+) -> FormModel | JsonModel:
+    """Read and validate a body that is a form with one picture in ``image``, or JSON.
+
+    Raises:
+        RequestError: something is wrong with the body or its fields.
+        PictureTooLarge: the form's picture has too many bytes.
+    """
+    limits = BodyLimits.for_one_picture(runtime.settings.max_upload_bytes)
+    sent = await read_form_or_json(request, limits, frozenset({"image"}))
+    bits = runtime.store.bits
+    if isinstance(sent, Form):
+        return parse_object(form, single_fields(sent), Context(bits, form=True))
+    return parse_json(json, sent, Context(bits))
+
+
+def check_fingerprint(runtime: Runtime, given: str | None) -> None:
+    """Refuse a code that comes with the fingerprint of another model.
+
+    Raises:
+        ForeignCode.
+    """
+    if given is not None and given != runtime.store.fingerprint:
+        raise ForeignCode(
+            f"the code is of model {given}, the gallery is of model {runtime.store.fingerprint}; "
+            "codes of two models cannot be compared"
+        )
+
+
+def json_response(answer: BaseModel, status: int = 200) -> Response:
+    """Write an answer; members that were not set are left out."""
+    return Response(answer.model_dump_json(exclude_unset=True), status, media_type="application/json")
+
+
+def item_answer(item: Item) -> ItemAnswer:
+    """Describe an item."""
+    return ItemAnswer(
+        id=item.id or "",
+        label=item.label,
+        metadata=item.metadata,
+        code=item.code.hex(),
+        created_at=item.created_at,
+    )
+
+
+def match_answer(match: Match) -> MatchAnswer:
+    """Describe a match."""
+    return MatchAnswer(id=match.id, label=match.label, distance=match.distance, metadata=match.metadata)

@@ -1,0 +1,108 @@
+"""``/index``: what the search index is, and building it anew."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from index_store import InvalidQuery
+
+from .. import openapi
+from ..bodies import BodyLimits, read_json
+from ..errors import EmptyBody, RebuildUnderWay
+from ..runtime import Runtime
+from ..schemas import Context, IndexAnswer, RebuildJson, parse_json
+from .common import json_response, no_query, runtime_of
+
+router = APIRouter(tags=["index"])
+
+_LOG = logging.getLogger("shitu.service")
+_REBUILD = "index rebuild"
+_MAX_BODY_BYTES = 64 * 2**10
+_EXAMPLE = {
+    "method": "Flat",
+    "bits": 512,
+    "items": 1069,
+    "bytes": 68416,
+    "model_fingerprint": "9f2c51ab",
+    "rebuild_progress": None,
+    "rebuild_error": None,
+}
+
+
+@router.get(
+    "/index",
+    summary="Describe the index",
+    response_class=Response,
+    dependencies=[Depends(no_query)],
+    responses=openapi.answers(IndexAnswer, 422, 429, 503, description="The index", example=_EXAMPLE),
+)
+async def read_index(request: Request) -> Response:
+    """Tell method, size and the model of the codes, and how far a rebuild is."""
+    runtime = runtime_of(request)
+    with runtime.admission.permit():
+        return json_response(await index_answer(runtime))
+
+
+@router.post(
+    "/index/rebuild",
+    summary="Rebuild the index",
+    status_code=202,
+    response_class=Response,
+    openapi_extra=openapi.body(json=RebuildJson, examples={"flat": {"method": "Flat"}}, required=False),
+    responses=openapi.answers(
+        IndexAnswer,
+        *(400, 408, 409, 413, 415, 422, 429, 503),
+        status=202,
+        description="Begun; `GET /index` tells how far it is. Searches use the old index until it is done",
+        example={**_EXAMPLE, "rebuild_progress": 0.0},
+    ),
+)
+async def rebuild_index(request: Request) -> Response:
+    """Build the index anew from the catalog while the old one serves."""
+    runtime = runtime_of(request)
+    with runtime.admission.permit():
+        method = await _method(request, runtime)
+        if runtime.background.is_running(_REBUILD):
+            raise RebuildUnderWay("the index is being rebuilt already; GET /index tells how far it is")
+        runtime.rebuild_error = None
+        runtime.background.start(_REBUILD, _rebuild(runtime, method))
+        answer = await index_answer(runtime)
+        return json_response(answer, 202)
+
+
+async def index_answer(runtime: Runtime) -> IndexAnswer:
+    """Describe the index of a running service."""
+    stats = await runtime.storage.run(lambda _: runtime.store.stats())
+    running = runtime.background.is_running(_REBUILD)
+    return IndexAnswer(
+        method=stats.method,
+        bits=stats.bits,
+        items=stats.items,
+        bytes=stats.bytes,
+        model_fingerprint=stats.model_fingerprint,
+        rebuild_progress=(stats.rebuild_progress or 0.0) if running else None,
+        rebuild_error=runtime.rebuild_error,
+    )
+
+
+async def _method(request: Request, runtime: Runtime) -> str | None:
+    try:
+        body = await read_json(request, BodyLimits.for_json(_MAX_BODY_BYTES))
+    except EmptyBody:
+        return None
+    method = parse_json(RebuildJson, body, Context(runtime.store.bits)).method
+    if method not in (None, "Flat", "auto"):
+        raise InvalidQuery(f"index method {method} is not available in this version: use Flat")
+    return method
+
+
+async def _rebuild(runtime: Runtime, method: str | None) -> None:
+    # A rebuild that fails leaves the old index serving, so the service stays ready and GET /index says what failed.
+    try:
+        await runtime.storage.run(lambda _: runtime.store.rebuild(method))
+    except Exception as error:
+        _LOG.exception("the rebuild of the index failed")
+        runtime.rebuild_error = f"{type(error).__name__}: {error}"

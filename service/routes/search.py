@@ -1,0 +1,143 @@
+"""``POST /search``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from index_store import ItemNotFound
+
+from .. import openapi
+from ..recognizer import Query, Recognition, RecognizedObject
+from ..runtime import Runtime
+from ..schemas import (
+    DroppedAnswer,
+    ObjectAnswer,
+    SearchAnswer,
+    SearchForm,
+    SearchJson,
+)
+from ..timing import StageTimes
+from ..vision import Candidate
+from .common import check_fingerprint, json_response, match_answer, read_call, runtime_of
+
+router = APIRouter(tags=["search"])
+
+_EXAMPLES = {
+    "a picture": {"image_base64": "iVBORw0KGgo...", "top_k": 3},
+    "a code": {"code": "00ff" * 32, "hamming_radius": 64, "top_k": 10},
+    "an item": {"item_id": "0193b1c2-7f3e-cola", "top_k": 10, "label": "cola 330 ml"},
+}
+_ANSWER_EXAMPLE = {
+    "objects": [
+        {
+            "bbox": [12, 30, 210, 400],
+            "det_score": 0.83,
+            "is_whole_image": False,
+            "code": "00ff" * 32,
+            "matches": [{"id": "0193b1c2-7f3e", "label": "cola 330 ml", "distance": 31, "metadata": {"sku": "4711"}}],
+            "truncated": False,
+        }
+    ],
+    "model_fingerprint": "9f2c51ab",
+    "index_items": 1069,
+    "timings_ms": {"decode": 4.1, "detect": 65.2, "hash": 7.4, "search": 0.3},
+}
+
+
+@router.post(
+    "/search",
+    summary="Recognize what is in a picture",
+    response_class=Response,
+    openapi_extra=openapi.body(form=SearchForm, json=SearchJson, examples=_EXAMPLES),
+    responses=openapi.answers(
+        SearchAnswer,
+        *(400, 404, 408, 409, 413, 415, 422, 429, 503),
+        description="The objects with their matches",
+        example=_ANSWER_EXAMPLE,
+    ),
+)
+async def search(request: Request) -> Response:
+    """Find the objects in a picture and the gallery's items that look like them.
+
+    The query is a picture (a form field `image`, or `image_base64` in JSON), a `code`, or an item of the gallery.
+    """
+    runtime = runtime_of(request)
+    with runtime.admission.permit():
+        runtime.require_model()
+        call = await read_call(request, runtime, SearchForm, SearchJson)
+        times = StageTimes()
+        candidates, codes = await _look(runtime, call, times)
+        query = Query(
+            runtime.model.hamming_radius if call.hamming_radius is None else call.hamming_radius,
+            runtime.settings.top_k if call.top_k is None else call.top_k,
+            call.label,
+            call.explain,
+        )
+        recognition = await runtime.storage.run(lambda _: runtime.recognizer.recognize(candidates, codes, query, times))
+        _observe(runtime, recognition, times)
+        return json_response(_answer(runtime, recognition, query, times))
+
+
+async def _look(
+    runtime: Runtime, call: SearchForm | SearchJson, times: StageTimes
+) -> tuple[list[Candidate | None], npt.NDArray[np.uint8]]:
+    """Get the codes to search, and what each is of."""
+    picture = call.image if isinstance(call, SearchForm) else call.image_base64
+    if picture is not None:
+        data = picture
+        options = runtime.detect_options(call.detect, call.det_threshold, call.max_objects)
+        found, codes = await runtime.inference.run(lambda vision: vision.find(data, options, times))
+        return list(found), codes
+    if isinstance(call, SearchJson) and call.code is not None:
+        check_fingerprint(runtime, call.model_fingerprint)
+        return [None], _as_row(bytes.fromhex(call.code))
+    item_id = call.item_id if isinstance(call, SearchJson) and call.item_id is not None else ""
+    item = await runtime.storage.run(lambda _: runtime.store.get(item_id))
+    if item is None:
+        raise ItemNotFound(item_id)
+    return [None], _as_row(item.code)
+
+
+def _as_row(code: bytes) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(code, np.uint8)[None]
+
+
+def _observe(runtime: Runtime, recognition: Recognition, times: StageTimes) -> None:
+    runtime.metrics.observe_stages(times.seconds)
+    for each in recognition.objects:
+        runtime.metrics.observe_top1(each.best_distance, runtime.store.bits)
+
+
+def _answer(runtime: Runtime, recognition: Recognition, query: Query, times: StageTimes) -> SearchAnswer:
+    members: dict[str, Any] = {}
+    if query.explain:
+        members["dropped"] = [
+            DroppedAnswer(**_object(each.object, explain=True), reason=each.reason) for each in recognition.dropped
+        ]
+    return SearchAnswer(
+        objects=[ObjectAnswer(**_object(each, query.explain)) for each in recognition.objects],
+        model_fingerprint=runtime.model.fingerprint,
+        index_items=len(runtime.store),
+        timings_ms={stage: round(seconds * 1000, 3) for stage, seconds in times.seconds.items()},
+        **members,
+    )
+
+
+def _object(each: RecognizedObject, explain: bool) -> dict[str, Any]:
+    candidate = each.candidate
+    members: dict[str, Any] = {
+        "bbox": list(candidate.box) if candidate is not None else None,
+        "det_score": candidate.det_score if candidate is not None else None,
+        "is_whole_image": candidate is not None and candidate.is_whole_image,
+        "code": each.code.hex(),
+        "matches": [match_answer(match) for match in each.matches],
+        "truncated": each.truncated,
+    }
+    if explain:
+        members["nearest_outside"] = match_answer(each.nearest_outside) if each.nearest_outside is not None else None
+    return members

@@ -1,0 +1,208 @@
+"""Everything a running service owns, and the one story of its start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+import time
+from dataclasses import dataclass, field
+from functools import partial
+
+from index_store import FingerprintMismatch, GalleryError, GalleryStore, open_gallery
+from models.inference import Hasher, ModelError
+
+from .admission import Admission
+from .background import Background
+from .batching import WorkerPool
+from .enrolment import Enroller
+from .errors import ModelMismatch, StartupError
+from .images import PictureDecoder
+from .loading import choose_radius, load_detector, load_hasher
+from .metrics import Metrics
+from .pictures import KeptPictures
+from .readiness import Canary, Readiness
+from .recognizer import Recognizer
+from .settings import Settings
+from .vision import DetectOptions, Vision
+
+_LOG = logging.getLogger("shitu.service")
+_INFERENCE_THREADS = 2  # one decodes while the other one's model keeps the cores busy
+_STORAGE_THREADS = 4
+_BATCHES = 2  # batch requests whose bodies may be in memory; further ones wait, unread
+_SWEEP = "picture sweep"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What the loaded models are, for answers and people."""
+
+    bits: int
+    fingerprint: str
+    hamming_radius: int
+    hasher: str
+    detector: str | None
+
+
+@dataclass
+class Runtime:
+    """The parts of a running service. Made by :func:`start`, ended by :meth:`stop`."""
+
+    settings: Settings
+    metrics: Metrics
+    model: ModelInfo
+    store: GalleryStore
+    mismatch: ModelMismatch | None
+    inference: WorkerPool[Vision]
+    storage: WorkerPool[None]
+    recognizer: Recognizer
+    enroller: Enroller
+    readiness: Readiness
+    background: Background
+    admission: Admission
+    batch_slots: asyncio.Semaphore
+    rebuild_error: str | None = None
+    stopping: bool = False
+    started_at: float = field(default_factory=time.time)
+
+    def require_model(self) -> None:
+        """Raise ModelMismatch if the gallery's codes are of another model than the loaded one."""
+        if self.mismatch is not None:
+            raise self.mismatch
+
+    def detect_options(self, detect: bool, threshold: float | None, max_objects: int | None) -> DetectOptions:
+        """Fill in the configured values."""
+        return DetectOptions(
+            detect,
+            self.settings.det_threshold if threshold is None else threshold,
+            self.settings.max_objects if max_objects is None else max_objects,
+        )
+
+    async def stop(self) -> None:
+        """Not ready, no admission, finish what was accepted (up to a deadline), snapshot, close."""
+        deadline = time.monotonic() + self.settings.drain_timeout_s
+        self.stopping = True
+        self.admission.stop()
+        if not await self.admission.drained(self.settings.drain_timeout_s):
+            _LOG.warning("stopping although %d requests are under way", self.admission.under_way)
+        await self.background.stop()
+        for pool in (self.inference, self.storage):
+            left_s = max(1.0, deadline - time.monotonic())
+            if not await asyncio.to_thread(pool.close, left_s):
+                _LOG.warning("a thread did not end within %.0f s", left_s)
+        await asyncio.to_thread(self.store.close)
+        _LOG.info("stopped")
+
+
+async def start(settings: Settings, metrics: Metrics) -> Runtime:
+    """Load the hasher, recover the store, load the detector, warm up, open the queues.
+
+    The hasher comes before the store, since a new gallery takes its bits and fingerprint from it.
+
+    Raises:
+        StartupError: something cannot be used; nothing is left open.
+    """
+    try:
+        hasher = await asyncio.to_thread(load_hasher, settings)
+        _take_back_signals()
+        radius = choose_radius(settings, hasher.bits, hasher.recommended_radius)
+        store, mismatch = await asyncio.to_thread(_open_store, settings, hasher)
+    except (ModelError, GalleryError) as error:
+        raise StartupError(str(error)) from error
+    try:
+        return await _start(settings, metrics, hasher=hasher, hamming_radius=radius, store=store, mismatch=mismatch)
+    except BaseException as error:
+        await asyncio.to_thread(store.close)
+        if isinstance(error, ModelError | GalleryError | OSError):
+            raise StartupError(str(error)) from error
+        raise
+
+
+async def _start(
+    settings: Settings,
+    metrics: Metrics,
+    *,
+    hasher: Hasher,
+    hamming_radius: int,
+    store: GalleryStore,
+    mismatch: ModelMismatch | None,
+) -> Runtime:
+    await asyncio.to_thread(store.check_writable)
+    detector = await asyncio.to_thread(load_detector, settings)
+    pictures = KeptPictures(settings.data_dir / "images", store.has_source)
+    await asyncio.to_thread(pictures.remove_torn)
+    decoder = PictureDecoder(settings.max_upload_bytes, settings.max_pixels)
+    vision = Vision(decoder, hasher, detector, batch_size=settings.hash_batch_size)
+    visions = [vision, *(vision.clone() for _ in range(_INFERENCE_THREADS - 1))]
+    canary = Canary()
+    for each in visions:
+        await asyncio.to_thread(canary.run, each)
+    inference = WorkerPool("inference", visions)
+    storage = WorkerPool[None]("storage", [None] * _STORAGE_THREADS)
+    background = Background()
+    runtime = Runtime(
+        settings=settings,
+        metrics=metrics,
+        model=ModelInfo(
+            hasher.bits,
+            hasher.fingerprint,
+            hamming_radius,
+            hasher.describe(),
+            detector.describe() if detector is not None else None,
+        ),
+        store=store,
+        mismatch=mismatch,
+        inference=inference,
+        storage=storage,
+        recognizer=Recognizer(store, settings.rec_nms_threshold),
+        enroller=Enroller(store, pictures),
+        readiness=Readiness(store, inference, storage, background, canary),
+        background=background,
+        admission=Admission(settings.max_concurrent_requests),
+        batch_slots=asyncio.Semaphore(_BATCHES),
+    )
+    background.start(_SWEEP, _sweep(storage, pictures))
+    _say(runtime)
+    return runtime
+
+
+def _take_back_signals() -> None:
+    """Put Python's signal handlers back: Paddle's, set when it is imported, end the process at SIGTERM at once."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            if handler is not None:
+                signal.signal(number, handler)
+
+
+def _open_store(settings: Settings, hasher: Hasher) -> tuple[GalleryStore, ModelMismatch | None]:
+    path, method, threads = settings.data_dir, settings.index_method, settings.cpu_threads
+    try:
+        return open_gallery(path, hasher.bits, method, hasher.fingerprint, threads=threads), None
+    except FingerprintMismatch as error:
+        mismatch = ModelMismatch(error.stored or "unknown", hasher.fingerprint)
+    return open_gallery(path, method=method, threads=threads), mismatch
+
+
+async def _sweep(storage: WorkerPool[None], pictures: KeptPictures) -> None:
+    removed = 0
+    for shard in pictures.shards():  # one by one, so that a stop need not wait for all
+        removed += await storage.run(partial(_sweep_shard, pictures, shard))
+    if removed:
+        _LOG.info("removed %d kept pictures that no item uses", removed)
+
+
+def _sweep_shard(pictures: KeptPictures, shard: str, _: None) -> int:
+    return pictures.sweep(shard)
+
+
+def _say(runtime: Runtime) -> None:
+    _LOG.info(runtime.model.hasher)
+    _LOG.info(runtime.model.detector or "no detector: the whole picture is the object")
+    stats = runtime.store.stats()
+    _LOG.info("gallery %s: %d items, %d bits, index %s", runtime.store.path, stats.items, stats.bits, stats.method)
+    if runtime.settings.api_keys_file is None:
+        _LOG.warning("no API keys are configured: whoever reaches the port can read and change the gallery")
+    if runtime.mismatch is not None:
+        _LOG.error("%s", runtime.mismatch)
