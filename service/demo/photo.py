@@ -139,7 +139,8 @@ def develop(scene: Picture, shot: Shot, rng: np.random.Generator) -> Picture:
     if shot.blur_px:
         light = cv2.GaussianBlur(light, (0, 0), shot.blur_px)
     if shot.noise:
-        light += rng.standard_normal(light.shape).astype(np.float32) * shot.noise
+        # After demosaicing, what is left of a sensor's noise is mostly grey.
+        light += rng.standard_normal((height, width, 1)).astype(np.float32) * shot.noise
     return np.clip(np.round(light), 0, 255).astype(np.uint8)
 
 
