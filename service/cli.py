@@ -7,6 +7,7 @@ machines), errors in clear lines to standard error. What a command needs is impo
 
 from __future__ import annotations
 
+import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,6 +62,8 @@ app.add_typer(gallery.app, name="gallery")
 
 def main() -> None:
     """Run the command line; the entry point ``shitu``."""
+    # Paddle says so whenever it is imported, on standard error, where our own errors are to stand alone.
+    warnings.filterwarnings("ignore", message="No ccache found", category=UserWarning)
     app(prog_name="shitu")
 
 

@@ -28,6 +28,7 @@ def index_answer(store: GalleryStore) -> Json:
         bytes=stats.bytes,
         model_fingerprint=stats.model_fingerprint or "",
         rebuild_progress=stats.rebuild_progress,
+        rebuild_error=None,
     )
     return answer.model_dump(mode="json")
 

@@ -241,7 +241,6 @@ def rehash(
             drop_missing=drop_missing,
             progress=progress,
         )
-        gallery.pictures.sweep()
     if as_json:
         print_json(report.to_json())
     else:
