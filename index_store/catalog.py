@@ -131,6 +131,7 @@ class Catalog:
             raise StorageUnavailable(f"SQLite cannot keep a write-ahead log in {self._folder}: use a local disk")
         # A longer log than SQLite's default: bulk enrolment rewrites fewer pages twice. At most 32 MB.
         self._db.execute("PRAGMA wal_autocheckpoint = 8000")
+        self._db.execute("PRAGMA journal_size_limit = 67108864")  # what one huge change needed, it gives back
         (self._folder / _STAGE_NAME).unlink(missing_ok=True)
         if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'gallery'").fetchone():
             if bits is None:

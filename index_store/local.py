@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 
@@ -102,8 +102,8 @@ def open_gallery(
         undo.callback(catalog.close)
         with storage_faults(folder):
             sync_folder(folder)
-        index, from_snapshot = load_index(catalog, folder, method, threads)
-        store = LocalGalleryStore(owner, catalog, index, threads=threads, changes=0 if from_snapshot else len(index))
+        index, changes = load_index(catalog, folder, method, threads)
+        store = LocalGalleryStore(owner, catalog, index, threads=threads, changes=changes)
         undo.pop_all()
     return store
 
@@ -215,7 +215,7 @@ class LocalGalleryStore:
         with self._changing():
             if on_duplicate != "add":
                 self._catalog.index_codes()
-            given = [item.id for item in items if isinstance(item, Item) and isinstance(item.id, str)]
+            given = [item.id for item in items if isinstance(item, Item) and _may_be_id(item.id)]
             taken = self._catalog.rows_of_ids(given)
             fates = decide(items, self.bits, on_duplicate, taken, self._catalog.find_code)
             candidates = [fate for fate in fates if isinstance(fate, Candidate)]
@@ -254,8 +254,8 @@ class LocalGalleryStore:
         if not all(isinstance(item_id, str) for item_id in wanted):
             raise InvalidItem("ids are texts")
         with self._changing():
-            # What cannot be text in the catalog cannot be an id there either.
-            return self._remove(list(self._catalog.rows_of_ids([i for i in wanted if i.isascii()]).values()))
+            rows = self._catalog.rows_of_ids([item_id for item_id in wanted if _may_be_id(item_id)])
+            return self._remove(list(rows.values()))
 
     def remove_label(self, label: str) -> int:
         """Remove every item with this label."""
@@ -425,7 +425,7 @@ class LocalGalleryStore:
     def get(self, item_id: str) -> Item | None:
         """Return the item with this id."""
         self._check_open()
-        return self._catalog.get(item_id) if isinstance(item_id, str) and item_id.isascii() else None
+        return self._catalog.get(item_id) if _may_be_id(item_id) else None
 
     def has_source(self, source: str) -> bool:
         """Say whether any item has this source."""
@@ -559,6 +559,11 @@ class LocalGalleryStore:
     def _check_open(self) -> None:
         if self._closed:
             raise GalleryClosed
+
+
+def _may_be_id(given: object) -> TypeGuard[str]:
+    """Say whether SQLite can be asked for this id; it cannot take lone surrogates."""
+    return isinstance(given, str) and given.isascii()
 
 
 def _new_item(candidate: Candidate, ids: Iterator[str], created_ms: int) -> NewItem:

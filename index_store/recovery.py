@@ -18,8 +18,8 @@ _BATCH = 16_384
 logger = logging.getLogger(__name__)
 
 
-def load_index(catalog: Catalog, folder: Path, method: str, threads: int) -> tuple[HammingIndex, bool]:
-    """Return an index that equals the catalog, and whether it came from a usable snapshot.
+def load_index(catalog: Catalog, folder: Path, method: str, threads: int) -> tuple[HammingIndex, int]:
+    """Return an index that equals the catalog, and how many changes the snapshot on disk lacks.
 
     A snapshot that cannot be used is logged and removed: if it stayed, a history that the catalog has yet to
     take might fit it by accident.
@@ -38,8 +38,10 @@ def load_index(catalog: Catalog, folder: Path, method: str, threads: int) -> tup
             logger.warning("index snapshot %s ignored (%s): building the index from the catalog", path, error)
             path.unlink(missing_ok=True)
         else:
-            return index, True
-    return build_index(catalog, method, threads), False
+            state = catalog.state
+            missed = state.last_row - position.last_row + state.last_removal - position.last_removal
+            return index, missed
+    return build_index(catalog, method, threads), catalog.state.items
 
 
 def build_index(
