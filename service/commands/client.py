@@ -127,7 +127,7 @@ class RemoteGallery:
         try:
             item = self._post_picture(f"/gallery/{identity}", enrolment.picture, fields, method="PUT")
         except ServerRefusal as error:
-            if error.status in (400, 413, 415, 422):
+            if error.status in (400, 404, 413, 415, 422):
                 return Outcome(problem=str(error))
             raise
         return Outcome(item, change="replaced")

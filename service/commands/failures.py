@@ -24,6 +24,6 @@ def explain(error: Exception) -> tuple[str, int] | None:
         return f"{error}{hint}", FAILED
     if isinstance(error, CommandError | ListingError | GalleryError | ModelError | ServiceError):
         return str(error), FAILED
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         return str(error), FAILED
     return None

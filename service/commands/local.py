@@ -7,7 +7,15 @@ from functools import cached_property
 
 import numpy as np
 
-from index_store import FingerprintMismatch, GalleryNotFound, GalleryStore, Item, ItemNotFound, open_gallery
+from index_store import (
+    FingerprintMismatch,
+    GalleryNotFound,
+    GalleryStore,
+    InvalidItem,
+    Item,
+    ItemNotFound,
+    open_gallery,
+)
 from models.inference import Detector, Hasher, Manifest
 from service.enrolment import Draft, Enroller
 from service.errors import PictureError
@@ -141,8 +149,10 @@ class LocalGallery:
             else:
                 added.append((number, item))
         for (number, _), stored in zip(added, self.store.add_each([item for _, item in added]), strict=True):
-            is_item = isinstance(stored, Item)
-            outcomes[number] = Outcome(item_answer(stored)) if is_item else Outcome(problem=str(stored))
+            if isinstance(stored, Item):
+                outcomes[number] = Outcome(item_answer(stored))
+            else:
+                outcomes[number] = Outcome(problem=str(stored))
         return [outcome for outcome in outcomes if outcome is not None]
 
     def items(self, label: str | None = None) -> Iterator[Json]:
@@ -191,14 +201,16 @@ class LocalGallery:
 
     def _replace(self, item: Item) -> Outcome:
         old = self.store.get(item.id or "")
-        if old is None:
-            raise CommandError(f"item {item.id} was removed while the gallery was being built")
-        same = (old.label, old.code, old.metadata, old.source) == (item.label, item.code, item.metadata, item.source)
-        if same:
+        if old is not None and (old.label, old.code, old.metadata, old.source) == (
+            *(item.label, item.code, item.metadata, item.source),
+        ):
             return Outcome(item_answer(old), change="unchanged")
-        with self.pictures.change() as change:
-            change.touch(old.source)
-            return Outcome(item_answer(self.store.replace(item)), change="replaced")
+        try:
+            with self.pictures.change() as change:
+                change.touch(old.source if old is not None else None)
+                return Outcome(item_answer(self.store.replace(item)), change="replaced")
+        except (InvalidItem, ItemNotFound) as error:
+            return Outcome(problem=str(error))
 
     def _code_of(self, query: Query) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
         if query.item_id is not None:

@@ -35,8 +35,6 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     listener = _bind(settings.host, settings.port)
     address = _address(listener)
     _LOG.info("data folder %s; this one process owns it, so there is one worker", settings.data_dir.absolute())
-    if settings.api_keys_file is None:
-        _LOG.info("no authentication: whoever reaches %s may change the gallery", address)
 
     from service.app import create_app
 

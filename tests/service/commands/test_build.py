@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -172,6 +175,35 @@ def test_a_build_that_fails_altogether_leaves_the_old_gallery(
     assert labels(shitu, where) == LABELS
     assert shitu("gallery", "build", write([]), *where).code == 1
     assert labels(shitu, where) == LABELS
+
+
+def test_a_build_that_is_killed_leaves_the_old_gallery_and_can_be_run_again(
+    shitu: Shitu, draw: Draw, write: Write, tmp_path: Path
+) -> None:
+    where = ["--data-dir", str(tmp_path / "data")]
+    shitu.ok("gallery", "build", write(LINES), *where)
+    more = [f"more/{number}.jpg\tmore {number}" for number in range(120)]
+    for number in range(120):
+        draw(f"{tmp_path}/pictures/more/{number}.jpg", 1000 + number)
+    config = write([*LINES[:2], *more])
+    finished = sorted(line.split("\t")[1] for line in [*LINES[:2], *more])
+    for delay_s in (1.2, 1.6, 2.0):
+        command = [sys.executable, "-m", "service.cli", "gallery", "build", str(config), *where]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            time.sleep(delay_s)
+            process.kill()
+        present = labels(shitu, where)
+        assert set(present) >= set(LABELS) or present == finished
+    shitu.ok("gallery", "build", config, *where)
+    assert labels(shitu, where) == finished
+
+
+def test_a_label_that_no_item_may_have_is_reported(shitu: Shitu, write: Write, where: list[str]) -> None:
+    shitu.ok("gallery", "build", write(LINES[:2]), *where)
+    config = write([f"0/0.jpg\t{'x' * 600}", LINES[1], f"1/0.jpg\t{'y' * 600}"], "append")
+    report = shitu.ok("gallery", "build", config, *where, "--json").json
+    assert [trouble["line"] for trouble in report["troubles"]] == [1, 3]
+    assert labels(shitu, where) == sorted(line.split("\t")[1] for line in LINES[:2])
 
 
 def test_a_strict_new_build_takes_nothing_away_when_a_picture_fails(

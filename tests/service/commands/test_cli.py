@@ -276,3 +276,17 @@ def test_a_models_folder_that_is_not_there_is_one_line(shitu: Shitu, draw: Draw,
     assert answer.code == 1
     (line,) = answer.err.splitlines()
     assert f"{tmp_path}/nowhere" in line
+
+
+def test_a_reader_that_goes_away_ends_a_listing_quietly(shitu: Shitu, draw: Draw, tmp_path: Path) -> None:
+    shitu.ok("gallery", "add", draw(f"{tmp_path}/a.png", 80), "--label", "x", "--data-dir", tmp_path / "data")
+    with subprocess.Popen(
+        [sys.executable, "-m", "service.cli", "gallery", "list", "--data-dir", tmp_path / "data", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.wait(60) in (0, 1)
+        assert b"Traceback" not in process.stderr.read()
