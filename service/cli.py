@@ -112,6 +112,10 @@ def serve(
     There is one worker process, because one process owns a data folder; threads use the other cores. Further settings
     are SHITU_* variables or come from --config.
     """
+    from service.commands.serve import configure_logging
+    from service.commands.serve import serve as run_service
+
+    configure_logging()
     settings = load_settings(
         config,
         host=host,
@@ -123,8 +127,6 @@ def serve(
         keep_images=keep_images,
         log_level=log_level,
     )
-    from service.commands.serve import serve as run_service
-
     run_service(settings, lambda address: print(f"shitu is ready at {address} (try {address}/docs)", flush=True))
 
 

@@ -20,6 +20,12 @@ _LOG = logging.getLogger("shitu.serve")
 _Message = MutableMapping[str, Any]
 
 
+def configure_logging() -> None:
+    """Log to standard error; called before the settings are read, since what they ignore goes into the log."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", force=True)
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells of every instruction set it tries
+
+
 def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM, then finish what was accepted, and return.
 
@@ -31,7 +37,7 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         CommandError: the address cannot be used.
         ServiceError, GalleryError, ModelError: the service cannot start; the text says what to do.
     """
-    _configure_logging(settings.log_level)
+    logging.getLogger().setLevel(settings.log_level.upper())
     listener = _bind(settings.host, settings.port)
     address = _address(listener)
     _LOG.info("data folder %s; this one process owns it, so there is one worker", settings.data_dir.absolute())
@@ -103,11 +109,6 @@ class _FailureKeeper:
 
 def _already_obeyed(number: int, frame: object) -> None:
     _LOG.info("stopped by %s", signal.Signals(number).name)
-
-
-def _configure_logging(level: str) -> None:
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", force=True)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -64,6 +64,11 @@ def labels(shitu: Shitu, where: list[str]) -> list[str]:
     return sorted(item["label"] for item in shitu.ok("gallery", "list", *where, "--json").json_lines)
 
 
+def files(folder: Path) -> dict[str, int]:
+    """Sizes of the files in a data folder, which change as soon as a process works on it."""
+    return {path.name: path.stat().st_size for path in folder.iterdir()}
+
+
 LINES = [f"{number}/{view}.jpg\tproduct {number} 无糖/x_{view}…" for number in range(5) for view in range(2)]
 LABELS = sorted(line.split("\t")[1] for line in LINES)
 
@@ -187,9 +192,12 @@ def test_a_build_that_is_killed_leaves_the_old_gallery_and_can_be_run_again(
         draw(f"{tmp_path}/pictures/more/{number}.jpg", 1000 + number)
     config = write([*LINES[:2], *more])
     finished = sorted(line.split("\t")[1] for line in [*LINES[:2], *more])
-    for delay_s in (1.2, 1.6, 2.0):
+    for delay_s in (0.02, 0.1, 0.2):
         command = [sys.executable, "-m", "service.cli", "gallery", "build", str(config), *where]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            before = files(tmp_path / "data")
+            while files(tmp_path / "data") == before and process.poll() is None:
+                time.sleep(0.005)
             time.sleep(delay_s)
             process.kill()
         present = labels(shitu, where)

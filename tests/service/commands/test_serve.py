@@ -27,6 +27,19 @@ def test_it_says_when_it_is_ready_and_ends_well_on_a_signal(start_server: Start,
     assert "Traceback" not in log
 
 
+def test_keys_without_effect_are_in_its_log(start_server: Start, tmp_path: Path) -> None:
+    config = tmp_path / "ppshitu.yaml"
+    config.write_text(
+        f"Global:\n  ir_optim: True\n  det_inference_model_dir:\nIndexProcess:\n  index_dir: {tmp_path}/d\n"
+    )
+    server = start_server("--config", config)
+    server.url()
+    assert server.stop() == 0
+    assert any(f"{config}:2: Global.ir_optim: has no effect" in line for line in server.log)
+    assert not any("faiss.loader" in line for line in server.log)
+    assert (tmp_path / "d").is_dir()
+
+
 def test_what_was_stored_is_there_after_a_restart(
     start_server: Start, shitu: Shitu, draw: Draw, tmp_path: Path
 ) -> None:
