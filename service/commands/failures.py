@@ -13,7 +13,7 @@ USAGE = 2
 
 def explain(error: Exception) -> tuple[str, int] | None:
     """Give the text and the exit code for an error that was raised on purpose; None for any other."""
-    from index_store import GalleryError, GalleryLocked
+    from index_store import FingerprintMismatch, GalleryError, GalleryLocked
     from models.inference import ModelError
     from service.errors import ServiceError
 
@@ -22,6 +22,8 @@ def explain(error: Exception) -> tuple[str, int] | None:
     if isinstance(error, GalleryLocked):
         hint = "" if "--server" in str(error) else "; if that is a running service, use --server URL"
         return f"{error}{hint}", FAILED
+    if isinstance(error, FingerprintMismatch):
+        return f"{error} (`shitu gallery rehash`)", FAILED
     if isinstance(error, CommandError | ListingError | GalleryError | ModelError | ServiceError):
         return str(error), FAILED
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):

@@ -67,12 +67,16 @@ class LocalGallery:
         """The store, whatever model its codes are of.
 
         Raises:
-            GalleryNotFound: the folder holds no gallery; :meth:`prepare` makes one.
+            CommandError: the folder holds no gallery; :meth:`prepare` makes one.
             GalleryLocked, StorageUnavailable.
         """
-        if self._open is None:
-            self._open = open_gallery(self._settings.data_dir, None, self._settings.index_method, None)
-        return self._open
+        try:
+            return self._open_existing()
+        except GalleryNotFound as error:
+            folder = self._settings.data_dir
+            raise CommandError(
+                f"{folder} holds no gallery: make one with `shitu gallery add` or `build`, or name another --data-dir"
+            ) from error
 
     @property
     def pictures(self) -> KeptPictures:
@@ -87,10 +91,11 @@ class LocalGallery:
         """
         hasher = self.hasher
         try:
-            store = self.store
+            store = self._open_existing()
         except GalleryNotFound:
             settings = self._settings
-            store = open_gallery(settings.data_dir, hasher.bits, settings.index_method, hasher.fingerprint)
+            folder, method, threads = settings.data_dir, settings.index_method, settings.cpu_threads
+            store = open_gallery(folder, hasher.bits, method, hasher.fingerprint, threads=threads)
             self._open = store
         if (store.bits, store.fingerprint) != (hasher.bits, hasher.fingerprint):
             raise FingerprintMismatch(
@@ -193,6 +198,13 @@ class LocalGallery:
         if self._open is not None:
             self._open.close()
             self._open = None
+
+    def _open_existing(self) -> GalleryStore:
+        if self._open is None:
+            settings = self._settings
+            threads = settings.cpu_threads
+            self._open = open_gallery(settings.data_dir, None, settings.index_method, None, threads=threads)
+        return self._open
 
     def _vision(self, detector: Detector | None) -> Vision:
         settings = self._settings
