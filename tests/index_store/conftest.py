@@ -143,4 +143,5 @@ def mount(tmp_path: Path) -> Iterator[Callable[..., None]]:
 
     yield mounter
     for target in reversed(mounted):
-        subprocess.run(["umount", str(target)], check=True, timeout=30)
+        # Lazily: a store may still be open on it, which is closed after this.
+        subprocess.run(["umount", "--lazy", str(target)], check=True, timeout=30)

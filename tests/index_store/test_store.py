@@ -563,15 +563,15 @@ def test_a_closed_store_says_so(store: GalleryStore, tools) -> None:
         lambda: store.search(tools.as_codes([CODE]), 1, 1),
         lambda: store.nearest(tools.as_codes([CODE]), 1),
         lambda: store.get("a"),
-        lambda: store.list(),
+        store.list,
         lambda: store.has_source("a"),
         lambda: next(sources),
         lambda: len(store),
-        lambda: store.stats(),
-        lambda: store.snapshot(),
-        lambda: store.rebuild(),
+        store.stats,
+        store.snapshot,
+        store.rebuild,
         lambda: store.recode([], 64, "m2"),
-        lambda: store.check_writable(),
+        store.check_writable,
     ]
     for call in calls:
         with pytest.raises(GalleryClosed):
