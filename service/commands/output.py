@@ -80,7 +80,7 @@ def print_report(report: BuildReport) -> None:
     done = [f"{getattr(report, name):,} {name}" for name in ("added", "replaced", "unchanged", "removed")]
     console().print(f"{report.operation}: {report.listed:,} listed; {', '.join(done)}; {report.items:,} items now")
     lines = [f"line {trouble.line}: {trouble.path}: {trouble.reason}" for trouble in report.troubles]
-    _print_troubles("lines of the list could not be used", lines)
+    _print_troubles("of the list's lines could not be used", lines)
 
 
 def print_rehash(report: RehashReport) -> None:
@@ -90,7 +90,7 @@ def print_rehash(report: RehashReport) -> None:
     else:
         console().print("nothing was changed")
     lines = [f"{lost.id} ({lost.label}): {lost.reason}" for lost in report.lost]
-    _print_troubles("items have no picture to hash (--drop-missing removes them)", lines)
+    _print_troubles("of the items have no picture to hash (--drop-missing removes them)", lines)
 
 
 def _print_troubles(title: str, lines: Sequence[str]) -> None:

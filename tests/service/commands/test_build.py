@@ -158,7 +158,7 @@ def test_pictures_that_cannot_be_used_are_reported_and_the_rest_goes_in(
     answer = shitu.ok("gallery", "build", config, *where)
     assert "8 added" in answer.out
     told = answer.err.splitlines()
-    assert told[0] == "4 lines of the list could not be used:"
+    assert told[0] == "4 of the list's lines could not be used:"
     for line, path in ((1, "0/0.jpg"), (2, "0/1.jpg"), (3, "1/0.jpg"), (11, "no-label.jpg")):
         assert sum(text.startswith(f"  line {line}: {path}: ") for text in told) == 1, told
     assert shitu("gallery", "build", config, "--strict", *where).code == 1
