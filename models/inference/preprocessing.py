@@ -57,6 +57,7 @@ class Preprocessing:
             ModelInvalid: an operator or one of its keys is unknown or has a value of the wrong kind.
         """
         fields: dict[str, Any] = {"size": None}
+        strides: list[int] = []
         for entry in ops:
             name, arguments = _operator(entry)
             if name in ("ResizeImage", "DetResize", "Resize"):
@@ -65,13 +66,21 @@ class Preprocessing:
                 fields["crop"] = _pair(name, "size", arguments.pop("size", None))
             elif name in ("NormalizeImage", "DetNormalizeImage"):
                 fields.update(_normalize(name, arguments))
+            elif name == "PadStride":
+                strides.append(_positive(name, "stride", arguments.pop("stride", None)))
             elif name not in _IGNORED_OPS:
                 raise ModelInvalid(f"preprocessing operator {name!r} is not known")
             if arguments and name not in _IGNORED_OPS:
                 raise ModelInvalid(f"{name}: unknown key(s) {', '.join(sorted(map(str, arguments)))}")
         if fields["size"] is None and fields.get("resize_short") is None and fields.get("crop") is None:
             raise ModelInvalid("preprocessing does not fix the input size: ResizeImage or CropImage is missing")
-        return cls(**fields)
+        preprocessing = cls(**fields)
+        size = preprocessing.input_size
+        if strides and (size is None or any(side % stride for side in size for stride in strides)):
+            raise ModelInvalid(
+                f"PadStride {strides[-1]} would pad {size}; only sizes that need no padding are supported"
+            )
+        return preprocessing
 
     def to_ops(self) -> list[dict[str, Any]]:
         """Write the same pipeline in PP-ShiTu's vocabulary; ``from_ops`` reads it back equal."""

@@ -1,0 +1,1 @@
+"""Training of binary feature models: configuration, data, augmentation and the loop."""
