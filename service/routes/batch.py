@@ -31,7 +31,7 @@ from ..schemas import (
     parse_object,
 )
 from ..timing import StageTimes
-from .common import check_fingerprint, item_answer, json_response, runtime_of
+from .common import check_fingerprint, enrolled_status, item_answer, json_response, now_text, runtime_of
 
 router = APIRouter(tags=["gallery"])
 
@@ -77,11 +77,16 @@ async def enrol_batch(request: Request) -> Response:
             times = StageTimes()
             drafts = await _drafts(runtime, entries, batch.detect, times)
             good = [draft for draft in drafts if isinstance(draft, Draft)]
+            began = now_text()
             stored = await runtime.storage.run(lambda _: runtime.enroller.add(good, batch.on_duplicate, times))
         runtime.metrics.observe_stages(times.seconds)
         in_order = iter(stored)
+        outcomes = [next(in_order) if isinstance(draft, Draft) else draft for draft in drafts]
         results = [
-            _result(next(in_order) if isinstance(draft, Draft) else draft, request_id_of(request)) for draft in drafts
+            BatchResult(status=enrolled_status(outcome, batch.on_duplicate, began), item=item_answer(outcome))
+            if isinstance(outcome, Item)
+            else _refused(outcome, request_id_of(request))
+            for outcome in outcomes
         ]
         return json_response(BatchAnswer(results=results))
 
@@ -178,8 +183,6 @@ async def _hash(
     ]
 
 
-def _result(outcome: Item | Exception, request_id: str) -> BatchResult:
-    if isinstance(outcome, Item):
-        return BatchResult(status=201, item=item_answer(outcome))
-    problem = problem_of(outcome) or internal_problem()
+def _refused(error: Exception, request_id: str) -> BatchResult:
+    problem = problem_of(error) or internal_problem()
     return BatchResult(status=problem.kind.status, problem=problem_answer(problem, request_id))

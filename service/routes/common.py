@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import TypeVar
 
 from fastapi import Request
@@ -87,6 +88,16 @@ def item_answer(item: Item) -> ItemAnswer:
         code=item.code.hex(),
         created_at=item.created_at,
     )
+
+
+def now_text() -> str:
+    """Give the time as the store writes it: RFC 3339, UTC, milliseconds."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def enrolled_status(item: Item, on_duplicate: str, began: str) -> int:
+    """Tell whether an enrolment made an item (201) or was answered with an older one (200)."""
+    return 200 if on_duplicate == "return" and (item.created_at or "") < began else 201
 
 
 def match_answer(match: Match) -> MatchAnswer:

@@ -29,7 +29,16 @@ from ..schemas import (
     parse_json,
 )
 from ..timing import StageTimes
-from .common import check_fingerprint, item_answer, json_response, no_query, read_call, runtime_of
+from .common import (
+    check_fingerprint,
+    enrolled_status,
+    item_answer,
+    json_response,
+    no_query,
+    now_text,
+    read_call,
+    runtime_of,
+)
 
 router = APIRouter(tags=["gallery"])
 
@@ -59,6 +68,7 @@ _EXAMPLES = {
         status=201,
         description="Enrolled: it survives a crash and is found from now on",
         example=_ITEM,
+        also={200: "With `on_duplicate` = `return`: the item with an equal code that was there before"},
     ),
 )
 async def enrol(request: Request) -> Response:
@@ -69,11 +79,13 @@ async def enrol(request: Request) -> Response:
         sent = await read_call(request, runtime, EnrolForm, EnrolJson)
         times = StageTimes()
         draft = await _draft(runtime, sent.id, sent, times)
+        began = now_text()
         outcomes = await runtime.storage.run(lambda _: runtime.enroller.add([draft], sent.on_duplicate, times))
         runtime.metrics.observe_stages(times.seconds)
         if isinstance(outcomes[0], Exception):
             raise outcomes[0]
-        return json_response(item_answer(outcomes[0]), 201)
+        status = enrolled_status(outcomes[0], sent.on_duplicate, began)
+        return json_response(item_answer(outcomes[0]), status)
 
 
 @router.get(

@@ -1,0 +1,209 @@
+"""Real parts for the service's tests: the starter models, a server on a loopback port, photographs."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import skimage.data
+import uvicorn
+from fastapi import FastAPI
+from PIL import Image
+
+from service.app import create_app
+from service.settings import Settings
+
+Serve = Callable[..., AbstractContextManager["Server"]]
+Encode = Callable[..., bytes]
+
+
+@dataclass
+class Server:
+    """A running service and a client of it."""
+
+    app: FastAPI
+    settings: Settings
+    port: int
+    client: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
+
+    @property
+    def bits(self) -> int:
+        return int(self.client.get("/index").json()["bits"])
+
+    def count(self) -> int:
+        return int(self.client.get("/index").json()["items"])
+
+    def enrol(self, picture: bytes, label: str, **fields: str) -> dict[str, Any]:
+        answer = self.client.post("/gallery", files={"image": picture}, data={"label": label, **fields})
+        assert answer.status_code == 201, answer.text
+        item: dict[str, Any] = answer.json()
+        return item
+
+    def enrol_code(self, code: bytes, label: str, **members: Any) -> dict[str, Any]:
+        answer = self.client.post("/gallery", json={"code": code.hex(), "label": label, **members})
+        assert answer.status_code == 201, answer.text
+        item: dict[str, Any] = answer.json()
+        return item
+
+    def search(self, picture: bytes, **fields: str) -> list[dict[str, Any]]:
+        answer = self.client.post("/search", files={"image": picture}, data=fields)
+        assert answer.status_code == 200, answer.text
+        objects: list[dict[str, Any]] = answer.json()["objects"]
+        return objects
+
+    def search_json(self, **members: Any) -> list[dict[str, Any]]:
+        answer = self.client.post("/search", json=members)
+        assert answer.status_code == 200, answer.text
+        objects: list[dict[str, Any]] = answer.json()["objects"]
+        return objects
+
+    def metric(self, sample: str) -> float:
+        """Value of a sample, written as Prometheus shows it: name and labels."""
+        lines = self.client.get("/metrics").text.splitlines()
+        values = [line.removeprefix(sample) for line in lines if line.startswith(f"{sample} ")]
+        return float(values[0]) if values else 0.0
+
+
+class FailedStart(Exception):
+    """The application did not start; the cause says why."""
+
+
+@contextmanager
+def run_server(settings: Settings) -> Iterator[Server]:
+    app = create_app(settings)
+    failure: list[BaseException] = []
+
+    async def noting_failure(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await app(scope, receive, send)
+        except BaseException as error:
+            failure.append(error)
+            raise
+
+    config = uvicorn.Config(noting_failure, host="127.0.0.1", port=0, log_config=None, lifespan="on")
+    server = uvicorn.Server(config)
+
+    def run() -> None:
+        try:
+            server.run()
+        except SystemExit:
+            if not failure:
+                raise
+
+    thread = threading.Thread(target=run, name="server")
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.01)
+        if failure:
+            raise FailedStart from failure[0]
+        port = server.servers[0].sockets[0].getsockname()[1]
+        running = Server(app, settings, port)
+        with running.client:
+            yield running
+    finally:
+        server.should_exit = True
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def make_settings() -> Callable[..., Settings]:
+    """Settings with the starter hasher and no detector, unless told otherwise."""
+
+    def make(data_dir: Path, **overrides: Any) -> Settings:
+        return Settings(**{"data_dir": data_dir, "detector_dir": None, "drain_timeout_s": 10.0, **overrides})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def serve(make_settings: Callable[..., Settings]) -> Serve:
+    """Start a service: ``with serve(data_dir, **settings) as server``."""
+    return lambda data_dir, **overrides: run_server(make_settings(data_dir, **overrides))
+
+
+@pytest.fixture(scope="session")
+def failed_start() -> type[FailedStart]:
+    return FailedStart
+
+
+@pytest.fixture(scope="module")
+def server(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service that the tests of a module share."""
+    with serve(tmp_path_factory.mktemp("data")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def photos() -> dict[str, np.ndarray]:
+    """Photographs, RGB uint8 (H, W, 3)."""
+    names = ("astronaut", "coffee", "chelsea", "rocket", "hubble_deep_field", "immunohistochemistry")
+    photos = {name: np.asarray(getattr(skimage.data, name)()) for name in names}
+    return {name: np.ascontiguousarray(pixels[:400, :400]) for name, pixels in photos.items()}
+
+
+@pytest.fixture(scope="session")
+def detector_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector under PP-ShiTu's export contract that finds the same boxes in every picture.
+
+    In quarters of the picture's width and height: (1, 1, 3, 3) with score 0.9, (1, 1, 3, 2) with 0.8, which lies
+    in the first, (0, 3, 1, 4) with 0.5, and (3, 3, 4, 4) with 0.1.
+    """
+    import paddle
+
+    class FixedBoxes(paddle.nn.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            quarters = [[1, 1, 3, 3], [1, 1, 3, 2], [0, 3, 1, 4], [3, 3, 4, 4]]
+            self.quarters = self.create_parameter([4, 4])
+            self.quarters.set_value(np.array(quarters, np.float32))
+
+        def forward(self, image: Any, im_shape: Any, scale_factor: Any) -> Any:
+            scores = paddle.to_tensor([[0.9], [0.8], [0.5], [0.1]])
+            # im_shape is the size of the input as (y, x); its ratio to scale_factor is the picture's size.
+            size = (im_shape / scale_factor)[0].flip(0)
+            boxes = self.quarters / 4 * paddle.concat([size, size])
+            rows = paddle.concat([paddle.zeros([4, 1]), scores, boxes + 0 * image.mean()], axis=1)
+            return rows, paddle.full([1], 4, "int32")
+
+    folder = tmp_path_factory.mktemp("models") / "detector"
+    shapes = {"image": [None, 3, 640, 640], "im_shape": [None, 2], "scale_factor": [None, 2]}
+    spec = [paddle.static.InputSpec(shape, "float32", name) for name, shape in shapes.items()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Paddle warns about its own defaults
+        network = paddle.jit.to_static(FixedBoxes(), input_spec=spec, full_graph=True)
+        paddle.jit.save(network, str(folder / "inference"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encode() -> Encode:
+    """Write pixels (or a Pillow picture) as a file: ``encode(pixels, "PNG", **options)``."""
+
+    def encode(picture: np.ndarray | Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+        image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+        stream = io.BytesIO()
+        image.save(stream, kind, **options)
+        return stream.getvalue()
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def photo_files(photos: dict[str, np.ndarray], encode: Encode) -> dict[str, bytes]:
+    """The photographs as JPEG files."""
+    return {name: encode(pixels, "JPEG", quality=92) for name, pixels in photos.items()}
