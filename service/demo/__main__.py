@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import signal
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 import httpx
 from rich.console import Console
-from rich.panel import Panel as Frame
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from service.demo.gallery import Photo, gallery_photos, held_out_photo
 from service.demo.packs import packs
 from service.demo.photo import encode_jpeg
+from service.demo.report import findings_table, invite, sum_up
 from service.demo.server import ServiceFailed, ServiceProcess
 from service.demo.shelf import sample_boards, shelf_photo
-from service.demo.tour import Finding, enrol, search
-
-_SHARE_EXPECTED = 0.7
-_ROWS_SHOWN = 12
+from service.demo.tour import enrol, search
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,25 +32,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     stop_at_once = options.exit or os.environ.get("DEMO_EXIT", "") not in ("", "0")
     console = Console()
-    previous = signal.signal(signal.SIGTERM, _as_interrupt)
     try:
-        with tempfile.TemporaryDirectory(prefix="shitu-demo-") as folder:
-            return _demonstrate(console, Path(folder), stop_at_once)
-    except ServiceFailed as error:
-        console.print("[bold red]The demo failed:[/]", end=" ")
-        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        return 1
-    except httpx.TransportError as error:
-        console.print(f"[bold red]The demo failed:[/] the service stopped answering ({type(error).__name__}: {error})")
-        return 1
+        scratch = tempfile.TemporaryDirectory(prefix="shitu-demo-", ignore_cleanup_errors=True)
     except OSError as error:
-        console.print(f"[bold red]The demo failed:[/] no temporary folder could be used: {error}. Set TMPDIR to one.")
+        _complain(console, f"no temporary folder could be made: {error}. Name a writable one in TMPDIR.")
         return 1
-    except KeyboardInterrupt:
-        console.print("Interrupted; the service is stopped and its temporary folder deleted.")
-        return 130
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    with _ends_as_interrupts(), scratch as folder:
+        try:
+            return _demonstrate(console, Path(folder), stop_at_once)
+        except KeyboardInterrupt:
+            console.print("\nInterrupted; the service is stopped and its temporary folder deleted.")
+            return 130
+        except ServiceFailed as error:
+            _complain(console, str(error))
+        except httpx.TransportError as error:
+            _complain(console, f"the service stopped answering ({type(error).__name__}: {error})")
+        except OSError as error:
+            _complain(console, f"{error} (its temporary folder was {folder})")
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,8 +60,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _complain(console: Console, text: str) -> None:
+    console.print("[bold red]The demo failed:[/]", end=" ")
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _ends_as_interrupts() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal do what Ctrl-C does, so that no service is left behind."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _demonstrate(console: Console, folder: Path, stop_at_once: bool) -> int:
@@ -75,34 +86,19 @@ def _demonstrate(console: Console, folder: Path, stop_at_once: bool) -> int:
         ServiceProcess(folder / "data", folder / "service.log") as service,
         httpx.Client(base_url=service.url, timeout=60.0, trust_env=False) as client,
     ):
-        # The pictures are drawn while the models load.
-        gallery, held_out, shelf = _draw(console, folder / "pictures")
+        console.print("Starting the service, and drawing the sample gallery while it loads its models.")
+        pictures = _draw(console, folder / "pictures", service)
         with console.status("waiting for the service to load its models"):
-            waited = service.wait_until_ready()
-        console.print(f"The service is ready at {service.url} [dim](after {waited:.1f} s more)[/]")
-        with _progress(console) as bar:
-            started = time.perf_counter()
-            task = bar.add_task("enrolling", total=len(gallery))
-            stored = enrol(client, gallery, lambda done: bar.update(task, completed=done))
-            rate = stored / (time.perf_counter() - started)
-            task = bar.add_task("searching", total=len(held_out) + len(shelf))
-            singles = search(client, held_out, lambda done: bar.update(task, completed=done))
-            on_shelf = search(client, shelf, lambda done: bar.update(task, completed=len(held_out) + done))
-        index = client.get("/index").json()
-        console.print(
-            f"Enrolled {stored} pictures of {len(held_out)} products through POST /gallery/batch, "
-            f"{rate:.0f} a second, as codes of {index['bits']} bits ({index['bits'] // 8} bytes)."
-        )
-        console.print(_table("Held-out photos: another angle, light and background", singles))
-        console.print(_table("The shelf photo, cut into its packs", on_shelf))
-        good = _verdict(console, singles + on_shelf)
+            service.wait_until_ready()
+        console.print(f"The service is ready at {service.url}")
+        good = _enrol_and_search(console, client, pictures)
         if stop_at_once:
             code = service.stop()
-            console.print("The service is stopped and its temporary folder deleted.")
             if code != 0:
                 raise ServiceFailed(f"the service did not stop cleanly (exit code {code}).\n{service.log_end()}")
+            console.print("The service is stopped and its temporary folder deleted.")
             return 0 if good else 1
-        _invite(console, service.url, folder / "pictures")
+        invite(console, service.url, folder / "pictures", pictures.example)
         try:
             code = service.wait()
         except KeyboardInterrupt:
@@ -112,75 +108,64 @@ def _demonstrate(console: Console, folder: Path, stop_at_once: bool) -> int:
         raise ServiceFailed(f"the service ended by itself with exit code {code}.\n{service.log_end()}")
 
 
-def _draw(console: Console, folder: Path) -> tuple[list[Photo], list[Photo], list[Photo]]:
-    """Draw gallery, held-out photos and the shelf; the latter two are also left as files in ``folder``."""
+@dataclass(frozen=True)
+class _Pictures:
+    """What is enrolled, what is searched (single packs, the cut shelf photo), and a file to search with."""
+
+    gallery: list[Photo]
+    held_out: list[Photo]
+    on_shelf: list[Photo]
+    example: Path
+
+
+def _draw(console: Console, folder: Path, service: ServiceProcess) -> _Pictures:
+    """Draw everything, unless the service ends meanwhile; what is searched is left as JPEG files in ``folder``."""
     products = packs()
     gallery: list[Photo] = []
     held_out: list[Photo] = []
     folder.mkdir()
     with _progress(console) as bar:
         for product in bar.track(products, description="drawing packs"):
+            service.check()
             gallery += gallery_photos(product)
-            photo = held_out_photo(product)
-            held_out.append(photo)
-            name = product.label.lower().replace(" ", "-").replace("-%", "")
-            (folder / f"{name}.jpg").write_bytes(encode_jpeg(photo.picture))
+            held_out.append(held_out_photo(product))
+    files = [folder / f"{_file_name(photo.label)}.jpg" for photo in held_out]
+    for file, photo in zip(files, held_out, strict=True):
+        file.write_bytes(encode_jpeg(photo.picture))
     shelf = shelf_photo(sample_boards(products))
     (folder / "shelf.jpg").write_bytes(encode_jpeg(shelf.picture))
-    return gallery, held_out, [Photo(label, shelf.crop(i)) for i, label in enumerate(shelf.labels)]
+    on_shelf = [Photo(label, shelf.crop(i)) for i, label in enumerate(shelf.labels)]
+    return _Pictures(gallery, held_out, on_shelf, files[0])
+
+
+def _file_name(label: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in label.lower()).split())
+
+
+def _enrol_and_search(console: Console, client: httpx.Client, pictures: _Pictures) -> bool:
+    """Print what a running service makes of the pictures; returns whether enough answers were right."""
+    singles, on_shelf = len(pictures.held_out), len(pictures.on_shelf)
+    with _progress(console) as bar:
+        started = time.perf_counter()
+        enrolling = bar.add_task("enrolling", total=len(pictures.gallery))
+        stored = enrol(client, pictures.gallery, lambda done: bar.update(enrolling, completed=done))
+        rate = stored / (time.perf_counter() - started)
+        searching = bar.add_task("searching", total=singles + on_shelf)
+        single = search(client, pictures.held_out, lambda done: bar.update(searching, completed=done))
+        cut = search(client, pictures.on_shelf, lambda done: bar.update(searching, completed=singles + done))
+    bits = client.get("/index").raise_for_status().json()["bits"]
+    console.print(
+        f"Enrolled {stored} pictures of {singles} products through POST /gallery/batch, {rate:.0f} a second, "
+        f"each as a code of {bits} bits ({bits // 8} bytes)."
+    )
+    console.print(findings_table("Held-out photos: another angle, light and background", single))
+    console.print(findings_table("The shelf photo, cut into its packs", cut))
+    return sum_up(console, single + cut)
 
 
 def _progress(console: Console) -> Progress:
     columns = TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     return Progress(*columns, console=console)
-
-
-def _table(title: str, findings: Sequence[Finding]) -> Table:
-    """The wrong ones and some of the right ones, in the order in which they were searched."""
-    right = [finding for finding in findings if finding.right]
-    shown = {id(finding) for finding in findings if not finding.right} | {id(f) for f in right[:_ROWS_SHOWN]}
-    table = Table(title=f"{title}: {len(right)} of {len(findings)} right", title_justify="left")
-    table.add_column("query")
-    table.add_column("found")
-    table.add_column("Hamming distance", justify="right")
-    table.add_column("right?", justify="center")
-    for finding in findings:
-        if id(finding) in shown:
-            distance = "" if finding.distance is None else str(finding.distance)
-            mark = "[green]yes[/]" if finding.right else "[red]no[/]"
-            table.add_row(finding.label, finding.found or "nothing within the radius", distance, mark)
-    if len(findings) > len(shown):
-        table.caption = f"{len(findings) - len(shown)} more right ones are not shown"
-    return table
-
-
-def _verdict(console: Console, findings: Sequence[Finding]) -> bool:
-    right = sum(finding.right for finding in findings)
-    times = sorted(finding.took_ms for finding in findings)
-    console.print(
-        f"[bold]{right} of {len(findings)} searches found the right product[/]; a whole request took "
-        f"{statistics.median(times):.1f} ms (median), {times[int(0.95 * (len(times) - 1))]:.1f} ms (95 %)."
-    )
-    good = right >= _SHARE_EXPECTED * len(findings)
-    if not good:
-        console.print(f"[bold red]Fewer than {_SHARE_EXPECTED:.0%} were right: something is wrong with this setup.[/]")
-    return good
-
-
-def _invite(console: Console, url: str, pictures: Path) -> None:
-    picture = shlex.quote(str(pictures / "polar-cola.jpg"))
-    lines = [
-        f"The service stays up at [bold]{url}[/]",
-        f"  API documentation  {url}/docs",
-        f"  health             {url}/health",
-        f"  drawn pictures     {pictures}",
-        "",
-        f"  curl -F image=@{picture} -F top_k=3 {url}/search",
-        "",
-        "Ctrl-C stops it and deletes its temporary folder.",
-    ]
-    # A long line must stay whole so that it can be copied.
-    console.print(Frame("\n".join(lines), expand=False), soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,5 @@
 """A flat printed surface (a label, the face of a box) and the few strokes that packaging is made of."""
 
-# Coordinates read best in the order of the sheet, not by keyword.
-# ruff: noqa: PLR0917
-
 from __future__ import annotations
 
 import math

@@ -8,14 +8,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
 import httpx
 
 _LOG_LINES_SHOWN = 15
-_KEPT_SETTINGS = frozenset({"SHITU_HASHER_DIR", "SHITU_DEVICE", "SHITU_CPU_THREADS", "SHITU_ENABLE_MKLDNN"})
+_KEPT_SETTINGS = frozenset(
+    {"SHITU_HASHER_DIR", "SHITU_DETECTOR_DIR", "SHITU_DEVICE", "SHITU_CPU_THREADS", "SHITU_ENABLE_MKLDNN"}
+)
 
 
 class ServiceFailed(Exception):
@@ -25,8 +27,8 @@ class ServiceFailed(Exception):
 class ServiceProcess:
     """``python -m service.cli serve`` with its own data folder; a context manager that stops it.
 
-    Settings of the caller's environment (``SHITU_*``) are left out, except those that choose the hardware, so that
-    the run is the same everywhere; ``settings`` adds some.
+    Settings of the caller's environment (``SHITU_*``) are left out, except those that choose models and hardware, so
+    that the run is the same everywhere; ``settings`` adds some.
     """
 
     def __init__(self, data_dir: Path, log: Path, settings: Mapping[str, str] | None = None) -> None:
@@ -70,7 +72,12 @@ class ServiceProcess:
         """The process id."""
         return self._running().pid
 
-    def wait_until_ready(self, timeout_s: float = 120.0, tick: Callable[[], None] | None = None) -> float:
+    def check(self) -> None:
+        """Raise `ServiceFailed`, with the end of the log, when the service has ended."""
+        if (code := self._running().poll()) is not None:
+            raise ServiceFailed(f"the service ended with exit code {code}.\n{self.log_end()}")
+
+    def wait_until_ready(self, timeout_s: float = 120.0) -> float:
         """Poll ``/readyz`` until it answers 200; returns the seconds it took.
 
         Raises `ServiceFailed`, with the end of the log, when the service ends or the time is over.
@@ -79,8 +86,7 @@ class ServiceProcess:
         last = "no answer yet"
         with httpx.Client(base_url=self.url, timeout=5.0, trust_env=False) as client:
             while time.monotonic() - started < timeout_s:
-                if (code := self._running().poll()) is not None:
-                    raise ServiceFailed(f"the service ended with exit code {code} while starting.\n{self.log_end()}")
+                self.check()
                 try:
                     answer = client.get("/readyz")
                 except httpx.TransportError:
@@ -89,9 +95,7 @@ class ServiceProcess:
                     if answer.status_code == 200:
                         return time.monotonic() - started
                     last = f"{answer.status_code} {answer.text[:200]}"
-                if tick:
-                    tick()
-                time.sleep(0.1)
+                time.sleep(0.05)
         raise ServiceFailed(f"the service was not ready within {timeout_s:.0f} s ({last}).\n{self.log_end()}")
 
     def wait(self) -> int:
@@ -105,8 +109,11 @@ class ServiceProcess:
             process.send_signal(signal.SIGTERM)
             try:
                 process.wait(timeout_s)
-            except subprocess.TimeoutExpired:
+            except BaseException as error:  # also a second Ctrl-C: never leave the service behind
                 process.kill()
+                process.wait()
+                if not isinstance(error, subprocess.TimeoutExpired):
+                    raise
         return process.wait()
 
     def log_end(self) -> str:
