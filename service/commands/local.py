@@ -29,7 +29,7 @@ from service.timing import StageTimes
 from service.vision import Candidate, DetectOptions, Vision
 
 from .access import CommandError, Enrolment, Json, OnDuplicate, Outcome, Query
-from .answers import index_answer, item_answer, search_answer
+from .answers import index_json, item_json, search_json
 
 _PAGE = 1000
 
@@ -120,7 +120,7 @@ class LocalGallery:
         )
         recognizer = Recognizer(self.store, settings.rec_nms_threshold)
         recognition = recognizer.recognize(candidates, codes, criteria, times)
-        return search_answer(recognition, self.store, times)
+        return search_json(recognition, self.store, times)
 
     def add(self, enrolment: Enrolment, on_duplicate: OnDuplicate = "add", *, detect: bool = False) -> Json:
         """Enrol one picture, kept beside the gallery if the settings say so."""
@@ -135,7 +135,7 @@ class LocalGallery:
         (stored,) = Enroller(self.store, self.pictures).add([draft], on_duplicate, times)
         if not isinstance(stored, Item):
             raise stored
-        return item_answer(stored)
+        return item_json(stored)
 
     def enrol(self, enrolments: Sequence[Enrolment], present: frozenset[str]) -> list[Outcome]:
         """Enrol whole pictures, new ones as one transaction; an item that would not change is left alone."""
@@ -155,7 +155,7 @@ class LocalGallery:
                 added.append((number, item))
         for (number, _), stored in zip(added, self.store.add_each([item for _, item in added]), strict=True):
             if isinstance(stored, Item):
-                outcomes[number] = Outcome(item_answer(stored))
+                outcomes[number] = Outcome(item_json(stored))
             else:
                 outcomes[number] = Outcome(problem=str(stored))
         return [outcome for outcome in outcomes if outcome is not None]
@@ -163,7 +163,7 @@ class LocalGallery:
     def items(self, label: str | None = None) -> Iterator[Json]:
         """Walk over the items, ordered by id."""
         for item in self.stored_items(label):
-            yield item_answer(item)
+            yield item_json(item)
 
     def stored_items(self, label: str | None = None) -> Iterator[Item]:
         """Walk over the items as they are stored, with their sources."""
@@ -185,7 +185,7 @@ class LocalGallery:
 
     def info(self) -> Json:
         """Describe the index as ``GET /index`` does."""
-        return index_answer(self.store)
+        return index_json(self.store)
 
     def rebuild(self, method: str | None = None) -> Json:
         """Build the index anew and wait for it."""
@@ -216,11 +216,11 @@ class LocalGallery:
         if old is not None and (old.label, old.code, old.metadata, old.source) == (
             *(item.label, item.code, item.metadata, item.source),
         ):
-            return Outcome(item_answer(old), change="unchanged")
+            return Outcome(item_json(old), change="unchanged")
         try:
             with self.pictures.change() as change:
                 change.touch(old.source if old is not None else None)
-                return Outcome(item_answer(self.store.replace(item)), change="replaced")
+                return Outcome(item_json(self.store.replace(item)), change="replaced")
         except (InvalidItem, ItemNotFound) as error:
             return Outcome(problem=str(error))
 

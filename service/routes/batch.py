@@ -13,6 +13,7 @@ from starlette.responses import Response
 from index_store import Item
 
 from .. import openapi
+from ..answers import item_answer
 from ..bodies import BodyLimits, Form, read_form_or_json
 from ..enrolment import Draft
 from ..errors import FieldProblem, ForeignCode, InvalidFields, PictureError, PictureTooLarge, problem_of
@@ -31,7 +32,7 @@ from ..schemas import (
     parse_object,
 )
 from ..timing import StageTimes
-from .common import check_fingerprint, enrolled_status, item_answer, json_response, now_text, runtime_of
+from .common import check_fingerprint, enrolled_status, json_response, now_text, runtime_of
 
 router = APIRouter(tags=["gallery"])
 

@@ -9,13 +9,13 @@ from fastapi import Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from index_store import Item, Match
+from index_store import Item
 
 from ..bodies import BodyLimits, Form, read_form_or_json
 from ..errors import FieldProblem, ForeignCode, InvalidFields, NotReady
 from ..forms import single_fields
 from ..runtime import Runtime
-from ..schemas import Context, ItemAnswer, MatchAnswer, RequestModel, parse_json, parse_object
+from ..schemas import Context, RequestModel, parse_json, parse_object
 
 FormModel = TypeVar("FormModel", bound=RequestModel)
 JsonModel = TypeVar("JsonModel", bound=RequestModel)
@@ -79,17 +79,6 @@ def json_response(answer: BaseModel, status: int = 200) -> Response:
     return Response(answer.model_dump_json(exclude_unset=True), status, media_type="application/json")
 
 
-def item_answer(item: Item) -> ItemAnswer:
-    """Describe an item."""
-    return ItemAnswer(
-        id=item.id or "",
-        label=item.label,
-        metadata=item.metadata,
-        code=item.code.hex(),
-        created_at=item.created_at,
-    )
-
-
 def now_text() -> str:
     """Give the time as the store writes it: RFC 3339, UTC, milliseconds."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -98,8 +87,3 @@ def now_text() -> str:
 def enrolled_status(item: Item, on_duplicate: str, began: str) -> int:
     """Tell whether an enrolment made an item (201) or was answered with an older one (200)."""
     return 200 if on_duplicate == "return" and (item.created_at or "") < began else 201
-
-
-def match_answer(match: Match) -> MatchAnswer:
-    """Describe a match."""
-    return MatchAnswer(id=match.id, label=match.label, distance=match.distance, metadata=match.metadata)

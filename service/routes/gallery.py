@@ -10,6 +10,7 @@ from starlette.responses import Response
 from index_store import ItemNotFound
 
 from .. import openapi
+from ..answers import item_answer
 from ..bodies import BodyLimits, read_json
 from ..enrolment import Draft
 from ..errors import PictureError
@@ -32,7 +33,6 @@ from ..timing import StageTimes
 from .common import (
     check_fingerprint,
     enrolled_status,
-    item_answer,
     json_response,
     no_query,
     now_text,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 from fastapi import APIRouter, Request
@@ -12,18 +10,17 @@ from starlette.responses import Response
 from index_store import ItemNotFound
 
 from .. import openapi
-from ..recognizer import Query, Recognition, RecognizedObject
+from ..answers import search_answer
+from ..recognizer import Query, Recognition
 from ..runtime import Runtime
 from ..schemas import (
-    DroppedAnswer,
-    ObjectAnswer,
     SearchAnswer,
     SearchForm,
     SearchJson,
 )
 from ..timing import StageTimes
 from ..vision import Candidate
-from .common import check_fingerprint, json_response, match_answer, read_call, runtime_of
+from .common import check_fingerprint, json_response, read_call, runtime_of
 
 router = APIRouter(tags=["search"])
 
@@ -114,30 +111,10 @@ def _observe(runtime: Runtime, recognition: Recognition, times: StageTimes) -> N
 
 
 def _answer(runtime: Runtime, recognition: Recognition, query: Query, times: StageTimes) -> SearchAnswer:
-    members: dict[str, Any] = {}
-    if query.explain:
-        members["dropped"] = [
-            DroppedAnswer(**_object(each.object, explain=True), reason=each.reason) for each in recognition.dropped
-        ]
-    return SearchAnswer(
-        objects=[ObjectAnswer(**_object(each, query.explain)) for each in recognition.objects],
+    return search_answer(
+        recognition,
+        times,
         model_fingerprint=runtime.model.fingerprint,
         index_items=len(runtime.store),
-        timings_ms={stage: round(seconds * 1000, 3) for stage, seconds in times.seconds.items()},
-        **members,
+        explain=query.explain,
     )
-
-
-def _object(each: RecognizedObject, explain: bool) -> dict[str, Any]:
-    candidate = each.candidate
-    members: dict[str, Any] = {
-        "bbox": list(candidate.box) if candidate is not None else None,
-        "det_score": candidate.det_score if candidate is not None else None,
-        "is_whole_image": candidate is not None and candidate.is_whole_image,
-        "code": each.code.hex(),
-        "matches": [match_answer(match) for match in each.matches],
-        "truncated": each.truncated,
-    }
-    if explain:
-        members["nearest_outside"] = match_answer(each.nearest_outside) if each.nearest_outside is not None else None
-    return members
