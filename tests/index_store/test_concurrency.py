@@ -66,7 +66,7 @@ def test_readers_never_see_half_a_change(store: GalleryStore, tools, rng: random
         assert store.get("stay-050") is not None
 
     def change() -> None:
-        for turn in range(120):
+        for turn in range(80):
             for n in rng.sample(range(100), 5):
                 store.replace(Item(f"stay-{n:03}", "stay", rng.randbytes(8)))
             store.replace(Item(f"pair-{turn % 2}", "pair", CODE, {"turn": turn}))

@@ -24,6 +24,7 @@ from index_store import (
     UnknownSchema,
     open_gallery,
 )
+from index_store.snapshot import SnapshotWriter
 
 CODE = bytes(range(8))
 SNAPSHOT = "index.snapshot"
@@ -330,6 +331,58 @@ def test_a_failure_between_naming_and_publishing_a_snapshot_keeps_the_old_one(
 
 def _raise_os_error(*_: object) -> None:
     raise OSError(5, "Input/output error")
+
+
+def at_each_block(monkeypatch: pytest.MonkeyPatch, call: Callable[[], None]) -> None:
+    """Have ``call`` made before each of the many small blocks of a snapshot is written."""
+    monkeypatch.setattr("index_store.hamming._BLOCK", 10)
+    write = SnapshotWriter.write
+
+    def write_after_call(self, rows: np.ndarray, codes: np.ndarray) -> None:
+        call()
+        write(self, rows, codes)
+
+    monkeypatch.setattr(SnapshotWriter, "write", write_after_call)
+
+
+def test_a_snapshot_taken_while_the_gallery_changes_is_used(open_store, folder, tools, rng, log, monkeypatch) -> None:
+    oracle = tools.Oracle()
+    store = open_store()
+    oracle.put(*fill(store, rng, 200))
+
+    def change() -> None:
+        oracle.put(*fill(store, rng, 3))
+        oracle.put(store.replace(Item(rng.choice(sorted(oracle.items)), "replaced", CODE)))
+        for item_id in rng.sample(sorted(oracle.items), 4):
+            store.remove([item_id])
+            del oracle.items[item_id]
+
+    at_each_block(monkeypatch, change)
+    store.snapshot()
+    killed = folder.with_name("killed")
+    shutil.copytree(folder, killed)
+    log.clear()
+    with open_store(path=killed) as reopened:
+        assert log.messages == []
+        oracle.check(reopened, [CODE])
+
+
+def test_a_snapshot_of_an_index_that_was_mended_meanwhile_is_given_up(
+    open_store, folder, tools, rng, monkeypatch
+) -> None:
+    store = open_store()
+    items = fill(store, rng, 100)
+
+    def fail() -> None:
+        if len(store) == 100:
+            store._index = Faulty(store._index)
+            store.remove([items[0].id])
+
+    at_each_block(monkeypatch, fail)
+    store.snapshot()
+    assert not (folder / SNAPSHOT).exists()
+    store.snapshot()
+    assert (folder / SNAPSHOT).exists()
 
 
 def test_what_a_killed_process_left_half_written_is_cleared_away(open_store, folder, rng) -> None:

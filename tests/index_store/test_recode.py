@@ -52,6 +52,20 @@ def test_all_codes_bits_and_the_fingerprint_change_together(
         assert existing[0].id == items[3].id
 
 
+def test_no_snapshot_of_the_old_codes_is_used_even_if_the_model_keeps_its_name(
+    open_store, tools, rng: random.Random, folder
+) -> None:
+    store, oracle = open_store(), tools.Oracle()
+    items = fill(store, rng)
+    store.snapshot()
+    oracle.put(*(Item(i.id, i.label, rng.randbytes(8), created_at=i.created_at) for i in items))
+    store.recode([(item.id, item.code) for item in oracle.items.values()], 64, "m1")
+    killed = folder.with_name("killed")
+    shutil.copytree(folder, killed)
+    with open_store(path=killed) as reopened:
+        oracle.check(reopened, [CODE])
+
+
 def test_equal_codes_are_found_after_a_recoding(store: GalleryStore) -> None:
     (item,) = store.add([Item("a", "x", CODE)], on_duplicate="return")
     store.recode([("a", bytes(8))], 64, "m2")
