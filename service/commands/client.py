@@ -113,7 +113,7 @@ class RemoteGallery:
             results = self._request("POST", "/gallery/batch", json={"items": items})["results"]
         except ServerRefusal as error:
             # A limit of the server on the whole batch says nothing about the single pictures.
-            if error.status == 413 and len(enrolments) > 1:
+            if error.status in (413, 422) and len(enrolments) > 1:
                 half = len(enrolments) // 2
                 return self._add_batch(enrolments[:half]) + self._add_batch(enrolments[half:])
             if error.status in (400, 409, 413, 415, 422) and len(enrolments) == 1:

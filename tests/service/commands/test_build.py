@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -247,6 +249,20 @@ def test_the_index_dir_of_the_configuration_is_the_data_folder(shitu: Shitu, wri
     shitu.ok("gallery", "build", config)
     assert labels(shitu, ["--data-dir", str(tmp_path / "data")]) == LABELS[:2]
     assert labels(shitu, ["--config", str(config)]) == LABELS[:2]
+
+
+def test_a_terminal_sees_a_progress_bar_and_a_pipe_does_not(write: Write, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "service.cli", "gallery", "build", str(write(LINES)), "-d", str(tmp_path / "data")]
+    master, slave = pty.openpty()
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=slave, text=True, check=True, timeout=120)
+    os.close(slave)
+    seen = os.read(master, 65536).decode()
+    os.close(master)
+    assert "pictures" in seen
+    assert "10/10" in seen
+    assert done.stdout.startswith("new: 10 listed; 10 added")
+    piped = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert piped.stderr == ""
 
 
 def test_the_drink_gallery_builds_from_its_own_list(shitu: Shitu, tmp_path: Path, where: list[str]) -> None:
