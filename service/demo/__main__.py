@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demonstration; returns the exit code: 0 when it went well, 1 when not, 130 when interrupted early."""
     options = _parser().parse_args(arguments)
     stop_at_once = options.exit or os.environ.get("DEMO_EXIT", "") not in ("", "0")
-    console = Console()
+    console = Console(highlight=False)
     try:
         scratch = tempfile.TemporaryDirectory(prefix="shitu-demo-", ignore_cleanup_errors=True)
     except OSError as error:

@@ -17,6 +17,7 @@ _BOARD_PX = 46
 _GAP_PX = 26
 _MARGIN_PX = 60
 _HEADROOM_PX = 46
+_AIR = 0.05
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,16 @@ class ShelfPhoto:
     labels: list[str]
 
     def crop(self, index: int) -> Picture:
-        """The part of the photo that shows pack ``index``."""
+        """A square cut around pack ``index`` with a little air, smaller at the photo's edges.
+
+        A square, as a person would frame it: the models look at squares, and a tight cut of a bottle would be
+        stretched into one.
+        """
         x0, y0, x1, y1 = (int(v) for v in self.boxes[index])
-        return np.ascontiguousarray(self.picture[y0:y1, x0:x1])
+        half = round(max(x1 - x0, y1 - y0) * (0.5 + _AIR))
+        x, y = (x0 + x1) // 2, (y0 + y1) // 2
+        cut = self.picture[max(0, y - half) : y + half, max(0, x - half) : x + half]
+        return np.ascontiguousarray(cut)
 
 
 def sample_boards(packs: Sequence[Pack]) -> list[list[Pack]]:

@@ -93,7 +93,8 @@ def test_each_shelf_box_holds_its_own_pack(products: list[Pack], shelf: ShelfPho
     fronts = {product.label: product.draw(5.0, -6.0, 5.0) for product in products}
     ranks = []
     for index, label in enumerate(shelf.labels):
-        crop = cv2.resize(shelf.crop(index), (12, 18), interpolation=cv2.INTER_AREA).astype(float)
+        x0, y0, x1, y1 = shelf.boxes[index]
+        crop = cv2.resize(shelf.picture[y0:y1, x0:x1], (12, 18), interpolation=cv2.INTER_AREA).astype(float)
         gaps = {}
         for other in shelf.labels:
             drawn = fronts[other]
@@ -101,6 +102,20 @@ def test_each_shelf_box_holds_its_own_pack(products: list[Pack], shelf: ShelfPho
             gaps[other] = np.abs(cv2.resize(on_wall, (12, 18), interpolation=cv2.INTER_AREA) - crop).mean()
         ranks.append(sorted(gaps, key=gaps.__getitem__).index(label))
     assert np.mean(np.array(ranks) == 0) > 0.8
+
+
+def test_a_cut_is_square_and_holds_the_whole_box(shelf: ShelfPhoto) -> None:
+    marked = ShelfPhoto(np.zeros_like(shelf.picture), shelf.boxes, shelf.labels)
+    height, width = marked.picture.shape[:2]
+    for index, (x0, y0, x1, y1) in enumerate(shelf.boxes):
+        marked.picture[:] = 0
+        marked.picture[y0:y1, x0:x1] = 255
+        cut = marked.crop(index)
+        assert (cut[..., 0] == 255).sum() == (x1 - x0) * (y1 - y0)
+        reach = max(x1 - x0, y1 - y0)
+        inside = reach < min((x0 + x1) // 2, (y0 + y1) // 2, width - x1, height - y1)
+        assert not inside or cut.shape[0] == cut.shape[1]
+        assert max(cut.shape[:2]) < 1.2 * reach
 
 
 def test_a_shelf_of_other_packs_or_another_seed_is_another_picture(products: list[Pack], shelf: ShelfPhoto) -> None:
