@@ -54,6 +54,8 @@ class Admission:
 
     async def drained(self, timeout_s: float) -> bool:
         """Wait until every permit is back; tell whether that was in time."""
+        if self._under_way == 0:
+            return True
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         except asyncio.TimeoutError:

@@ -165,6 +165,8 @@ def detector_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     import paddle
 
+    paddle.disable_static()  # dynamic mode is a thread's own; a server's thread may have imported Paddle first
+
     class FixedBoxes(paddle.nn.Layer):
         def __init__(self) -> None:
             super().__init__()
