@@ -42,6 +42,7 @@ class WorkerPool(Generic[Resource]):
         """
         self._queue: queue.SimpleQueue[_Job[Resource] | None] = queue.SimpleQueue()
         self._closed = False
+        self._lock = threading.Lock()
         self._threads = [
             threading.Thread(target=self._work, args=(resource,), name=f"{name}-{index}", daemon=True)
             for index, resource in enumerate(resources)
@@ -62,17 +63,19 @@ class WorkerPool(Generic[Resource]):
         Raises:
             NotReady: the pool is closed; otherwise whatever the function raises.
         """
-        if self._closed:
-            raise NotReady("the service is stopping", "shutting_down")
         future: Future[Result] = Future()
-        self._queue.put(_Job(function, future))
+        with self._lock:  # a job behind the threads' end would wait for ever
+            if self._closed:
+                raise NotReady("the service is stopping", "shutting_down")
+            self._queue.put(_Job(function, future))
         return await asyncio.wrap_future(future)
 
     def close(self, timeout_s: float) -> bool:
         """Finish what waits, then end the threads; tell whether they ended in time."""
-        self._closed = True
-        for _ in self._threads:
-            self._queue.put(None)
+        with self._lock:
+            self._closed = True
+            for _ in self._threads:
+                self._queue.put(None)
         deadline = time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))

@@ -35,7 +35,6 @@ OVERHEAD_BYTES = 2**20
 
 _FORM = "multipart/form-data"
 _JSON = "application/json"
-_GRACE_S = 20.0
 _MIN_BYTES_PER_S = 16 * 2**10  # a slower sender would hold an admission permit for ever
 
 
@@ -50,6 +49,7 @@ class BodyLimits:
         max_field_bytes: of one other field in a multipart body.
         max_parts: parts of a multipart body.
         keep_large_files: a picture that is too large becomes an error in its place instead of failing the body.
+        grace_s: how long to wait for the next bytes, and what a slow sender has beyond the least rate.
     """
 
     max_body_bytes: int
@@ -58,6 +58,7 @@ class BodyLimits:
     max_field_bytes: int = OVERHEAD_BYTES
     max_parts: int = 32
     keep_large_files: bool = False
+    grace_s: float = 20.0
 
     @classmethod
     def for_one_picture(cls, max_upload_bytes: int) -> BodyLimits:
@@ -143,14 +144,14 @@ def _content_type(request: Request, supported: str) -> tuple[str, dict[bytes, by
 
 async def _read_bytes(request: Request, limits: BodyLimits) -> bytes:
     body = bytearray()
-    async for chunk in _chunks(request, limits.max_json_bytes):
+    async for chunk in _chunks(request, limits.max_json_bytes, limits.grace_s):
         body += chunk
     if not body:
         raise EmptyBody("the body is empty; send a JSON object")
     return bytes(body)
 
 
-async def _chunks(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
+async def _chunks(request: Request, max_bytes: int, grace_s: float) -> AsyncIterator[bytes]:
     """Yield the body as it arrives, at most ``max_bytes``, and not for ever."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
@@ -159,8 +160,8 @@ async def _chunks(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
     start = time.monotonic()
     more = True
     while more:
-        allowed_s = _GRACE_S + received / _MIN_BYTES_PER_S - (time.monotonic() - start)
-        with anyio.move_on_after(min(_GRACE_S, max(0.0, allowed_s))) as scope:
+        allowed_s = grace_s + received / _MIN_BYTES_PER_S - (time.monotonic() - start)
+        with anyio.move_on_after(min(grace_s, max(0.0, allowed_s))) as scope:
             message = await request.receive()
         if scope.cancelled_caught:
             raise BodyTimeout(f"the body came too slowly: {received:,} bytes in {time.monotonic() - start:.0f} s")
@@ -183,7 +184,7 @@ async def _read_form(request: Request, limits: BodyLimits, file_fields: frozense
     empty = True
     try:
         parser = MultipartParser(boundary, collector.callbacks())
-        async for chunk in _chunks(request, limits.max_body_bytes):
+        async for chunk in _chunks(request, limits.max_body_bytes, limits.grace_s):
             empty = empty and not chunk
             parser.write(chunk)
     except FormParserError as error:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from index_store import DuplicateCode, GalleryStore, InvalidItem, Item, ItemExists, ItemNotFound
 
-from .pictures import KeptPictures
+from .pictures import KeptPictures, PictureChange
 from .timing import StageTimes
 
 _PAGE = 1000
@@ -84,16 +84,15 @@ class Enroller:
             item = Item(draft.id, draft.label, draft.code, draft.metadata)
             if draft.picture is not None:
                 item = replace(item, source=change.keep(draft.picture))
-            old = self._store.get(draft.id or "")
-            if old is None:
-                raise ItemNotFound(draft.id or "")
-            change.touch(old.source)
+            old = self._hold(draft.id or "", change)
             if draft.picture is None and old.code == draft.code:
                 item = replace(item, source=old.source)
             return self._store.replace(item)
 
     def remove(self, ids: Sequence[str]) -> int:
         """Remove items by id; return how many there were.
+
+        The picture of an item that is replaced at this very moment may stay until the next start.
 
         Raises:
             StorageUnavailable, DiskFull.
@@ -121,3 +120,15 @@ class Enroller:
                 cursor = page.next_cursor
                 if cursor is None:
                     return self._store.remove_label(label)
+
+    def _hold(self, item_id: str, change: PictureChange) -> Item:
+        """Give an item whose picture is sure to stay on disk for as long as the change lasts."""
+        while True:
+            item = self._store.get(item_id)
+            if item is None:
+                raise ItemNotFound(item_id)
+            change.touch(item.source)
+            again = self._store.get(item_id)
+            # If it was replaced before its picture was held, that picture may be gone already.
+            if again is not None and again.source == item.source:
+                return again

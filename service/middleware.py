@@ -50,7 +50,7 @@ class RequestObserver:
         try:
             await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
-            status = _CLIENT_GONE
+            _LOG.info("request %s: the client went away", request_id)
         except Exception:
             _LOG.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
             if status:
@@ -58,7 +58,7 @@ class RequestObserver:
             await problem_response(internal_problem(), request_id)(scope, receive, send_with_id)
         finally:
             route = getattr(scope.get("route"), "path", _UNMATCHED)
-            self._metrics.count_request(scope["method"], route, status, time.perf_counter() - start)
+            self._metrics.count_request(scope["method"], route, status or _CLIENT_GONE, time.perf_counter() - start)
 
 
 class LingeringClose:

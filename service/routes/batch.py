@@ -32,7 +32,7 @@ from ..schemas import (
     parse_object,
 )
 from ..timing import StageTimes
-from .common import check_fingerprint, enrolled_status, json_response, now_text, runtime_of
+from .common import check_fingerprint, enrolled_status, json_response, now_text, off_loop, runtime_of
 
 router = APIRouter(tags=["gallery"])
 
@@ -101,9 +101,14 @@ async def _read(
     sent = await read_form_or_json(request, limits, frozenset({"images"}))
     if isinstance(sent, Form):
         return _read_form(sent, Context(runtime.store.bits, form=True), settings.max_batch_images)
+    body = sent
+    return await off_loop(runtime, len(body), lambda: _read_json(runtime, body))
+
+
+def _read_json(runtime: Runtime, body: bytes) -> tuple[BatchJson, Sequence[Draft | _Pictured | Exception]]:
     context = Context(runtime.store.bits)
-    batch = parse_json(BatchJson, sent, context)
-    _check_count("items", len(batch.items), settings.max_batch_images)
+    batch = parse_json(BatchJson, body, context)
+    _check_count("items", len(batch.items), runtime.settings.max_batch_images)
     return batch, [_from_json(runtime, item, context) for item in batch.items]
 
 

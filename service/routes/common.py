@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import TypeVar
 
@@ -19,6 +20,9 @@ from ..schemas import Context, RequestModel, parse_json, parse_object
 
 FormModel = TypeVar("FormModel", bound=RequestModel)
 JsonModel = TypeVar("JsonModel", bound=RequestModel)
+Result = TypeVar("Result")
+
+_SMALL_BODY_BYTES = 2**18
 
 
 def runtime_of(request: Request) -> Runtime:
@@ -58,7 +62,15 @@ async def read_call(
     bits = runtime.store.bits
     if isinstance(sent, Form):
         return parse_object(form, single_fields(sent), Context(bits, form=True))
-    return parse_json(json, sent, Context(bits))
+    body = sent
+    return await off_loop(runtime, len(body), lambda: parse_json(json, body, Context(bits)))
+
+
+async def off_loop(runtime: Runtime, body_bytes: int, function: Callable[[], Result]) -> Result:
+    """Run the parsing of a body, on the event loop only if the body is small."""
+    if body_bytes <= _SMALL_BODY_BYTES:
+        return function()
+    return await runtime.storage.run(lambda _: function())
 
 
 def check_fingerprint(runtime: Runtime, given: str | None) -> None:
