@@ -56,7 +56,7 @@ class Detector:
         return cls(engine, manifest)
 
     def clone(self) -> Detector:
-        """Return another detector over the same weights, for another thread."""
+        """Load the same detector again, for another thread."""
         return Detector(self._engine.clone(), self._manifest)
 
     def describe(self) -> str:

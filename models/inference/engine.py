@@ -18,7 +18,7 @@ from .errors import DeviceUnavailable, ModelInvalid, ModelNotFound
 Device = Literal["auto", "cpu", "gpu"]
 _STEMS = ("inference", "model")  # PaddleClas and ours; PaddleDetection
 _GRAPHS = (".json", ".pdmodel")  # new IR; old IR
-_GPU_MEMORY_MB = 500
+_GPU_MEMORY_MB = 500  # the pool at start; it grows
 log = logging.getLogger(__name__)
 
 
@@ -66,26 +66,30 @@ class ModelFiles:
         return digest.digest()
 
 
-class Engine:
-    """A loaded network. Not thread-safe: give each thread its own :meth:`clone`, which shares the weights."""
+@dataclass(frozen=True)
+class EngineOptions:
+    """What was picked: the device, CPU threads a call, and oneDNN."""
 
-    def __init__(self, predictor: Any, files: ModelFiles, description: str) -> None:
+    gpu: bool
+    threads: int
+    onednn: bool
+
+
+class Engine:
+    """A loaded network. Not thread-safe: give each thread its own :meth:`clone`."""
+
+    def __init__(self, predictor: Any, files: ModelFiles, options: EngineOptions, description: str) -> None:
         """Wrap a predictor; use :meth:`load`."""
         self._predictor = predictor
         self._inputs = {name: predictor.get_input_handle(name) for name in predictor.get_input_names()}
         self._outputs = [predictor.get_output_handle(name) for name in predictor.get_output_names()]
+        self._options = options
         self.files = files
         self.description = description
 
     @classmethod
     def load(
-        cls,
-        folder: Path | str,
-        device: Device = "auto",
-        *,
-        threads: int | None = None,
-        onednn: bool = True,
-        gpu_memory_mb: int = _GPU_MEMORY_MB,
+        cls, folder: Path | str, device: Device = "auto", *, threads: int | None = None, onednn: bool = True
     ) -> Engine:
         """Load the export in ``folder``.
 
@@ -95,46 +99,48 @@ class Engine:
             device: ``auto`` takes the GPU when Paddle was built for CUDA and sees one, else the CPU.
             threads: CPU threads of one call; None takes the cores this process may use.
             onednn: use oneDNN on the CPU (several times faster).
-            gpu_memory_mb: the GPU memory pool at start, in MB; it grows.
 
         Raises:
             ModelNotFound, ModelInvalid, DeviceUnavailable.
         """
+        files = ModelFiles.find(folder)
+        options = EngineOptions(_pick_gpu(device), threads or available_cores(), onednn)
+        engine = cls._create(files, options)
+        log.info("loaded %s", engine.description)
+        return engine
+
+    @classmethod
+    def _create(cls, files: ModelFiles, options: EngineOptions) -> Engine:
         import paddle
         from paddle import inference as paddle_inference
 
-        files = ModelFiles.find(folder)
-        on_gpu = _pick_gpu(paddle, device)
-        threads = threads or available_cores()
         if files.new_ir:
             config = paddle_inference.Config(str(files.graph.parent), files.graph.stem)
+            config.enable_new_executor()
         else:
             config = paddle_inference.Config(str(files.graph), str(files.params))
         config.enable_new_ir(files.new_ir)
-        if files.new_ir:
-            config.enable_new_executor()
         config.disable_glog_info()
         config.enable_memory_optim()
         config.switch_ir_optim(True)
-        if on_gpu:
-            config.enable_use_gpu(gpu_memory_mb, 0)
+        if options.gpu:
+            config.enable_use_gpu(_GPU_MEMORY_MB, 0)
             chosen = f"gpu ({paddle.device.cuda.get_device_name(0)})"
         else:
             config.disable_gpu()
-            config.set_cpu_math_library_num_threads(threads)
-            if onednn:
+            config.set_cpu_math_library_num_threads(options.threads)
+            if options.onednn:
                 config.enable_mkldnn()
                 config.set_mkldnn_cache_capacity(10)  # one entry a batch size; 0 or 1 thrash as batches vary
             else:
                 config.disable_mkldnn()
-            chosen = f"cpu ({threads} thread{'s' * (threads != 1)}, oneDNN {'on' if onednn else 'off'})"
+            plural = "" if options.threads == 1 else "s"
+            chosen = f"cpu ({options.threads} thread{plural}, oneDNN {'on' if options.onednn else 'off'})"
         try:
             predictor = paddle_inference.create_predictor(config)
         except Exception as error:  # Paddle raises bare RuntimeError, ValueError and its own types for torn files
             raise ModelInvalid(f"Paddle cannot load {files.graph}: {_first_line(error)}") from error
-        description = f"{files.graph} on {chosen}, Paddle {paddle.__version__}"
-        log.info("loaded %s", description)
-        return cls(predictor, files, description)
+        return cls(predictor, files, options, f"{files.graph} on {chosen}, Paddle {paddle.__version__}")
 
     @property
     def input_names(self) -> list[str]:
@@ -142,8 +148,12 @@ class Engine:
         return list(self._inputs)
 
     def clone(self) -> Engine:
-        """Return another engine over the same weights, for another thread."""
-        return Engine(self._predictor.clone(), self.files, self.description)
+        """Load the same files with the same options again, for another thread.
+
+        Not ``Predictor.clone()``, which shares the weights: oneDNN rewrites those of an old-IR graph for itself,
+        and the next predictor over them then fails (Paddle 3.2.2, the official main-body detector).
+        """
+        return Engine._create(self.files, self._options)
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]] | Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """Run the graph once.
@@ -175,7 +185,9 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _pick_gpu(paddle: Any, device: str) -> bool:
+def _pick_gpu(device: str) -> bool:
+    import paddle
+
     if device not in ("auto", "cpu", "gpu"):
         raise DeviceUnavailable(f"device must be auto, cpu or gpu, not {device!r}")
     if device == "cpu":

@@ -82,7 +82,7 @@ class Hasher:
         return cls(engine, manifest, bits, fingerprint)
 
     def clone(self) -> Hasher:
-        """Return another hasher over the same weights, for another thread."""
+        """Load the same hasher again, for another thread."""
         return Hasher(self._engine.clone(), self._manifest, self.bits, self.fingerprint)
 
     def describe(self) -> str:

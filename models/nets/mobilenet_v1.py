@@ -74,11 +74,11 @@ class MobileNetV1(nn.Layer):
         pooled = []
         # A pooled block below first_block cannot be seen; the one right below it is the input itself.
         if self.first_block > 1 and self.first_block - 1 in self.pooled_blocks:
-            pooled.append(x.mean(axis=[2, 3]))
+            pooled.append(_spatial_mean(x))
         for block in range(self.first_block, LAST_BLOCK + 1):
             x = self.conv0(x) if block == 0 else self._separable(block, x)
             if block in self.pooled_blocks:
-                pooled.append(x.mean(axis=[2, 3]))
+                pooled.append(_spatial_mean(x))
         return pooled[0] if len(pooled) == 1 else paddle.concat(pooled, axis=1)
 
     def trunk(self, x: paddle.Tensor, first_block: int) -> paddle.Tensor:
@@ -89,6 +89,12 @@ class MobileNetV1(nn.Layer):
 
     def _separable(self, block: int, x: paddle.Tensor) -> paddle.Tensor:
         return getattr(self, f"conv{block}_pw")(getattr(self, f"conv{block}_dw")(x))
+
+
+def _spatial_mean(x: paddle.Tensor) -> paddle.Tensor:
+    """Mean over height and width as a product: the gradient of Paddle's own mean is ten times slower on a CPU."""
+    area = x.shape[2] * x.shape[3]
+    return paddle.matmul(x.flatten(2), paddle.full([area, 1], 1.0 / area)).squeeze(2)
 
 
 class _Conv(nn.Conv2D):

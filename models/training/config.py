@@ -52,6 +52,7 @@ class Config:
     seed: int
     output_dir: Path
     ema_decay: float
+    save_interval_s: float
     transform_ops: list[dict[str, Any]]
     backbone: dict[str, Any]
     pretrained: Path | None
@@ -97,6 +98,7 @@ def _parse(root: _Section) -> Config:
         seed=int(general.take("seed", 0)),
         output_dir=Path(general.take("output_dir")),
         ema_decay=float(general.take("ema_decay", 0.999)),
+        save_interval_s=float(general.take("save_interval_s", 120.0)),
         binarize=general.take("feature_binarize", "sign"),
         transform_ops=train.take("transform_ops"),
         backbone=backbone,

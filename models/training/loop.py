@@ -27,7 +27,6 @@ from .datasets import Batch, Dataset, batches, load_datasets, read_list, read_rg
 
 CHECKPOINT_NAME = "last.pdparams"
 WEIGHTS_NAME = "final.pdparams"
-_SAVE_INTERVAL_S = 120.0
 _BACKBONE_BLOCKS = "conv"  # parameters below this prefix are pretrained
 
 
@@ -71,11 +70,15 @@ def train(config: Config, console: Console, *, resume: bool = False) -> Path:
 def build_model(config: Config, class_num: int, first_block: int = 0) -> nets.RecModel:
     """Make the network of a configuration, with random weights, from a block on."""
     backbone = dict(config.backbone)
-    neck = nets.build(**config.neck) if config.neck else None
     head = dict(config.head)
     if head.pop("class_num", "auto") != "auto":
         raise ConfigError("Arch.Head.class_num must be auto: the classes are those of the list files")
-    return nets.RecModel(nets.build(**backbone, first_block=first_block), neck, nets.build(**head, class_num=class_num))
+    # Optimizer states are saved under the parameters' unique names: these must not depend on what was built before.
+    with paddle.utils.unique_name.guard():
+        neck = nets.build(**config.neck) if config.neck else None
+        return nets.RecModel(
+            nets.build(**backbone, first_block=first_block), neck, nets.build(**head, class_num=class_num)
+        )
 
 
 def _initial_weights(config: Config, class_num: int) -> Weights:
@@ -161,7 +164,7 @@ def _train_stage(
                 log.write(json.dumps(record) + "\n")
                 log.flush()
                 progress.update(task, completed=step, status=f"loss {record['loss']:.3f} acc {record['accuracy']:.2f}")
-                if stopped or time.monotonic() - saved_at > _SAVE_INTERVAL_S:
+                if stopped or time.monotonic() - saved_at > config.save_interval_s:
                     checkpoint()
                     saved_at = time.monotonic()
                 if stopped:
