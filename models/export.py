@@ -20,7 +20,7 @@ def main(
     ] = None,
     target: Annotated[Path | None, typer.Option(help="model folder to write (default: output_dir/export)")] = None,
     hamming_radius: Annotated[
-        int | None, typer.Option(help="inclusive radius to recommend; models.recommend measures one")
+        int | None, typer.Option(help="inclusive radius to recommend (models.recommend measures and writes one)")
     ] = None,
 ) -> None:
     """Write inference.json, inference.pdiparams and inference.yml (preprocessing, bits, binarisation, fingerprint).

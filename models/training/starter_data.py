@@ -48,6 +48,8 @@ def prepare(
         (target / f"{name}.txt").write_text(text, "utf-8")
         _write_teacher(source, target, name, [path for path, _ in rows])
         table.add_row(name, str(len(rows)), str(len({label for _, label in rows if label})))
+    held_out = "".join(f"{path}\t{label}\n" for path, label in _drink(drink, held_out=True))
+    (target / "drink_held_out.txt").write_text(held_out, "utf-8")
     # Paths relative to the list file, as the training reads backgrounds.
     names = "".join(f"distractors/{path}\n" for path, _ in lists["distractors"])
     (target / "backgrounds.txt").write_text(names, "utf-8")
@@ -72,12 +74,13 @@ def _extract(archive: Path, folder: Path) -> None:
             tar.extractall(folder, filter="data")
 
 
-def _drink(gallery: Path) -> list[tuple[str, str]]:
+def _drink(gallery: Path, held_out: bool = False) -> list[tuple[str, str]]:
     lines = (gallery / "drink_label_all.txt").read_text("utf-8").splitlines()
     rows = []
     for path in sorted({line.split("\t")[0] for line in lines if line.strip()}):
         product = int(path.split("/")[0])
-        if product % 2 == 0 and product != _DUPLICATED_PRODUCT and (gallery / path).is_file():
+        allowed = product % 2 == 1 if held_out else product % 2 == 0 and product != _DUPLICATED_PRODUCT
+        if allowed and (gallery / path).is_file():
             rows.append((path, f"drink/{product}"))
     return rows
 
