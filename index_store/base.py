@@ -251,7 +251,7 @@ class GalleryStore(Protocol):
     def remove_label(self, label: str) -> int:
         """Remove every item with this label, as one transaction; return how many there were."""
 
-    def search(  # noqa: PLR0917
+    def search(
         self,
         codes: Codes,
         hamming_radius: int,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -121,8 +121,12 @@ class Catalog:
         path = self._folder / FILE_NAME
         with storage_faults(self._folder):
             db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-            db.execute(f"PRAGMA cache_size = -{cache_kib}")
-            db.execute("PRAGMA synchronous = FULL")
+            try:
+                db.execute(f"PRAGMA cache_size = -{cache_kib}")
+                db.execute("PRAGMA synchronous = FULL")
+            except BaseException:
+                db.close()
+                raise
         return db
 
     def _open(self, bits: int | None, fingerprint: str | None) -> State:
@@ -256,14 +260,25 @@ class Catalog:
                 self._db.execute("BEGIN IMMEDIATE")
             change = Transaction(self._db, self.state, self._folder)
             yield change
-            change.finish()
-            self.state = change.state
+            self._commit(change)
         except BaseException:
             _roll_back(self._db)
             raise
         finally:
             if stage is not None:
                 self._db.execute("DETACH staged")
+
+    def _commit(self, change: Transaction) -> None:
+        try:
+            change.finish()
+            self.state = change.state
+        except BaseException:
+            # A disk that failed, or an interrupt, does not tell whether the change was still taken.
+            _roll_back(self._db)
+            with suppress(sqlite3.Error):
+                actual = self._read_state()
+                self.state = self.state if actual == self.state else actual
+            raise
 
     def index_codes(self) -> None:
         """See to it that items can be found by code.
@@ -305,10 +320,14 @@ class Catalog:
         path.unlink(missing_ok=True)
         with storage_faults(self._folder):
             stage = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            # It is never read after a crash.
-            stage.execute("PRAGMA journal_mode = OFF")
-            stage.execute("PRAGMA synchronous = OFF")
-            stage.execute("CREATE TABLE code (id TEXT PRIMARY KEY, code BLOB NOT NULL) WITHOUT ROWID")
+            try:
+                # It is never read after a crash.
+                stage.execute("PRAGMA journal_mode = OFF")
+                stage.execute("PRAGMA synchronous = OFF")
+                stage.execute("CREATE TABLE code (id TEXT PRIMARY KEY, code BLOB NOT NULL) WITHOUT ROWID")
+            except BaseException:
+                stage.close()
+                raise
         return stage
 
 

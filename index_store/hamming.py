@@ -21,6 +21,7 @@ Distances = NDArray[np.int32]
 SPARE = 64  # neighbours asked for beyond top_k, so that a tie at the k-th is nearly always seen whole
 _SEGMENT_BYTES = 64 << 20
 _BLOCK = 65_536  # codes handled at once where a whole pass would need memory for all of them
+_THREAD_BYTES = 16 << 20  # a thread that reads less than this costs more to wait for than it saves
 _EXACT_TOP_K = 0
 _kernels: Any = faiss  # its type stubs do not know the binary kernels
 
@@ -178,7 +179,9 @@ class FlatIndex:
         k = min(top_k + SPARE, available)
         if not k or not len(codes):
             return [_no_hits() for _ in range(len(codes))]
-        _kernels.omp_set_num_threads(max(1, min(self._threads, len(codes))))
+        # Faiss splits by queries. The setting is the calling thread's own, so it is made at each call.
+        helpful = len(codes) * available * self._code_size // _THREAD_BYTES
+        _kernels.omp_set_num_threads(max(1, min(self._threads, len(codes), helpful)))
         all_distances, all_rows = self._nearest(codes, k, among)
         results = []
         for query, distances, rows in zip(codes, all_distances, all_rows, strict=True):

@@ -114,7 +114,10 @@ def _prepare_folder(folder: Path, bits: int | None) -> None:
     if folder.exists() and not folder.is_dir():
         raise StorageUnavailable(f"{folder} is not a folder: name a folder for the gallery")
     with storage_faults(folder):
+        new = [folder, *folder.parents][: [path.exists() for path in (folder, *folder.parents)].index(True)]
         folder.mkdir(parents=True, exist_ok=True)
+        for path in new:
+            sync_folder(path.parent)
 
 
 class LocalGalleryStore:
@@ -335,7 +338,7 @@ class LocalGalleryStore:
 
     # Searching
 
-    def search(  # noqa: PLR0917
+    def search(
         self,
         codes: Codes,
         hamming_radius: int,

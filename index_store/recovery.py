@@ -33,7 +33,8 @@ def load_index(catalog: Catalog, folder: Path, method: str, threads: int) -> tup
             if len(index) != catalog.state.items:
                 raise CorruptSnapshot(f"it leads to {len(index)} items, the catalog has {catalog.state.items}")
         except FileNotFoundError:
-            logger.info("no index snapshot in %s: building the index from the catalog", folder)
+            if catalog.state.items:
+                logger.info("no index snapshot in %s: building the index from the catalog", folder)
         except (CorruptSnapshot, OSError, ValueError, KeyError, TypeError) as error:
             logger.warning("index snapshot %s ignored (%s): building the index from the catalog", path, error)
             path.unlink(missing_ok=True)

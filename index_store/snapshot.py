@@ -53,7 +53,7 @@ class SnapshotWriter:
         self._path = path
         self._temporary = temporary_path(path)
         self._file: BinaryIO = self._temporary.open("wb")
-        self._file.write(bytes(_HEADER_BYTES))
+        self._file.seek(_HEADER_BYTES)
         self.count = 0
 
     def write(self, rows: Rows, codes: Codes) -> None:

@@ -597,6 +597,36 @@ def test_an_interrupt_between_commit_and_index_is_mended_by_the_next_call(open_s
     assert len(store) == 101
 
 
+class LateFailure:
+    """A connection whose commits are taken and then reported as failed."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __getattr__(self, name: str):
+        return getattr(self._db, name)
+
+    def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
+        cursor = self._db.execute(sql, *values)
+        if sql == "COMMIT":
+            raise sqlite3.OperationalError("disk I/O error")
+        return cursor
+
+
+def test_a_commit_that_was_taken_but_reported_as_failed_is_noticed(open_store, tools, rng) -> None:
+    store = open_store()
+    fill(store, rng, 10)
+    db = store._catalog._db
+    store._catalog._db = LateFailure(db)
+    with pytest.raises(StorageUnavailable, match="I/O error"):
+        store.add([Item("a", "x", CODE)])
+    store._catalog._db = db
+    (result,) = store.search(tools.as_codes([CODE]), 0, 1)
+    assert [match.id for match in result.matches] == ["a"]
+    fill(store, rng, 10)
+    assert len(store) == len(list(tools.walk(store))) == 21
+
+
 def test_an_index_that_cannot_be_mended_is_told_and_mended_later(open_store, tools, rng, monkeypatch) -> None:
     store = open_store()
     fill(store, rng, 100)

@@ -102,6 +102,15 @@ def test_nearest_outside_equals_counting_bits(rng: random.Random, segment_bytes:
             assert set(hits.distances.tolist()) <= {nearest}
 
 
+def test_large_searches_on_several_threads_equal_counting_bits(rng: random.Random) -> None:
+    codes, queries = make_codes(rng, 40_000, 64), make_codes(rng, 16, 64)
+    for segment_bytes in (30_000 * 64, 1 << 30):
+        index = fill(codes, segment_bytes)
+        for query, hits in zip(queries, index.search(queries, 230, 10), strict=True):
+            pairs = [(d, row) for row, d in enumerate(distances(query, codes), 1)]
+            check_hits(hits, pairs, 230, 10)
+
+
 def test_an_empty_index_finds_nothing() -> None:
     index = FlatIndex(64, threads=1)
     query = np.zeros((2, 8), dtype=np.uint8)
