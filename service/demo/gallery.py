@@ -48,7 +48,7 @@ def held_out_photo(pack: Pack) -> Photo:
     view = _View(
         yaw_deg=float(rng.choice([-1, 1]) * rng.uniform(9, 17)),
         pitch_deg=float(rng.uniform(13, 20)),
-        fill=float(rng.uniform(0.64, 0.8)),
+        fill=float(rng.uniform(0.74, 0.88)),
         backdrop=str(rng.choice(["wood", "stone", "cloth"])),
         shot=Shot(
             exposure=float(rng.uniform(0.78, 1.1)),

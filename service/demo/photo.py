@@ -74,7 +74,7 @@ def _mottled(width: int, height: int, rng: np.random.Generator, colour: Colour, 
 def _cloth(width: int, height: int, rng: np.random.Generator) -> Picture:
     y, x = np.mgrid[0:height, 0:width]
     weave = 6.0 * np.sin(x * 1.3) * np.sin(y * 1.3) + 12.0 * _smooth(rng, (4, 5), width, height)
-    check = np.where((x // max(18, width // 9) + y // max(18, width // 9)) % 2 == 0, 22.0, 0.0)
+    check = np.where((x // max(18, width // 9) + y // max(18, width // 9)) % 2 == 0, 14.0, 0.0)
     picture = np.array((70, 96, 120), dtype=np.float32) + (weave + check)[..., None]
     return np.asarray(np.clip(picture, 0, 255), dtype=np.uint8)
 
