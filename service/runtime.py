@@ -104,8 +104,9 @@ async def start(settings: Settings, metrics: Metrics) -> Runtime:
         StartupError: something cannot be used; nothing is left open.
     """
     try:
+        log_level = logging.getLogger().level
         hasher = await asyncio.to_thread(load_hasher, settings)
-        _take_back_signals()
+        _undo_what_paddle_sets(log_level)
         radius = choose_radius(settings, hasher.bits, hasher.recommended_radius)
         store, mismatch = await asyncio.to_thread(_open_store, settings, hasher)
     except (ModelError, GalleryError) as error:
@@ -167,8 +168,12 @@ async def _start(
     return runtime
 
 
-def _take_back_signals() -> None:
-    """Put Python's signal handlers back: Paddle's, set when it is imported, end the process at SIGTERM at once."""
+def _undo_what_paddle_sets(log_level: int) -> None:
+    """Put back what Paddle changes for the whole process when it is imported.
+
+    Its signal handlers end the process at SIGTERM at once, and it silences every log below WARNING.
+    """
+    logging.getLogger().setLevel(log_level)
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             handler = signal.getsignal(number)

@@ -335,8 +335,8 @@ def test_a_stopping_service_finishes_what_it_accepted(
 
 
 @contextmanager
-def process(data_dir: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A service as people start it, on a free port."""
+def process(data_dir: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
+    """A service as people start it: the process, its port and what it said until it was ready."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     variables = {"SHITU_DATA_DIR": str(data_dir), "SHITU_PORT": str(port), "SHITU_DETECTOR_DIR": "", **environment}
@@ -356,11 +356,18 @@ def process(data_dir: Path, **environment: str) -> Iterator[tuple[subprocess.Pop
                 break
         else:
             pytest.fail("".join(lines))
-        yield running, port
+        yield running, port, "".join(lines)
     finally:
         if running.poll() is None:
             running.kill()
         running.communicate()
+
+
+def test_the_log_tells_what_was_loaded(tmp_path: Path, bits: int) -> None:
+    with process(tmp_path) as (_, _, said):
+        assert f"{bits} bits" in said
+        assert "no detector" in said
+        assert "0 items" in said
 
 
 def wait_until_under_way(port: int) -> None:
@@ -385,7 +392,7 @@ def wait_until_closed(port: int) -> None:
 def test_a_signal_lets_requests_under_way_finish(
     tmp_path: Path, photo_files: dict[str, bytes], bits: int, number: signal.Signals
 ) -> None:
-    with process(tmp_path) as (running, port):
+    with process(tmp_path) as (running, port, _):
         connection, rest = slow_upload(port, "in flight", photo_files["coffee"])
         wait_until_under_way(port)
         running.send_signal(number)
@@ -403,7 +410,7 @@ def test_a_signal_lets_requests_under_way_finish(
 
 
 def test_a_request_that_never_ends_does_not_hold_up_the_stop(tmp_path: Path, photo_files: dict[str, bytes]) -> None:
-    with process(tmp_path, SHITU_DRAIN_TIMEOUT_S="1") as (running, port):
+    with process(tmp_path, SHITU_DRAIN_TIMEOUT_S="1") as (running, port, _):
         connection, _ = slow_upload(port, "never", photo_files["coffee"])
         wait_until_under_way(port)
         start = time.monotonic()
@@ -444,7 +451,7 @@ def test_killed_services_keep_every_picture_of_every_item(
     generator = np.random.default_rng(4)
     pictures = list(photo_files.values())
     for _ in range(3):
-        with process(tmp_path, SHITU_KEEP_IMAGES="1") as (running, port):
+        with process(tmp_path, SHITU_KEEP_IMAGES="1") as (running, port, _):
             ended = threading.Event()
             threads = [
                 threading.Thread(target=change_at_random, args=(port, pictures, seed, ended)) for seed in range(3)
