@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEVICE ?= cpu
 EXTRAS := $(DEVICE),train,test
+SHARED ?= ../shared
+STARTER := models/configs/GeneralRecognition/starter_hasher.yaml
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo serve test lint format bench clean
+.PHONY: help install demo serve test lint format bench starter-hasher clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +41,14 @@ format: install  ## rewrite the code in the house format
 
 bench: install  ## run every benchmark and print its table (takes a while; see benchmarks/README.md)
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+starter-hasher: install  ## train the bundled hash model again, resumable (hours on a CPU; SHARED=DIR holds the data)
+	$(BIN)/python -m models.training.starter_data --source $(SHARED)/data --target data/starter
+	$(BIN)/python -m models.train -c $(STARTER) --resume \
+	  -o Arch.Backbone.pretrained=$(SHARED)/data/pretrained/mobilenet_v1_1.0_224_imagenet.npz
+	$(BIN)/python -m models.export -c $(STARTER) --target models/starter/hasher
+	$(BIN)/python -m models.recommend --model models/starter/hasher --write \
+	  --root data/starter/drink --list data/starter/drink_held_out.txt
 
 clean:  ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info
