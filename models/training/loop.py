@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from .datasets import Batch, Dataset, batches, load_datasets, read_list, read_rg
 
 CHECKPOINT_NAME = "last.pdparams"
 WEIGHTS_NAME = "final.pdparams"
+LOG_NAME = "train.jsonl"
 _BACKBONE_BLOCKS = "conv"  # parameters below this prefix are pretrained
 
 
@@ -49,22 +51,97 @@ def train(config: Config, console: Console, *, resume: bool = False) -> Path:
         Interrupted: after SIGINT or SIGTERM, with a checkpoint written.
     """
     paddle.seed(config.seed)
-    paddle.set_device("cpu" if not paddle.is_compiled_with_cuda() else "gpu")
+    paddle.set_device("gpu" if paddle.is_compiled_with_cuda() else "cpu")
     dataset = load_datasets(config.datasets)
     backgrounds = _load_backgrounds(config)
     checkpoint = config.output_dir / CHECKPOINT_NAME
     state = load_checkpoint(checkpoint) if resume and checkpoint.is_file() else None
     console.print(f"{len(dataset)} views an epoch of {len(dataset.class_names)} classes; {config.output_dir}")
-    weights: Weights = state["weights"] if state else _initial_weights(config, len(dataset.class_names))
-    first = int(state["stage"]) if state else 0
+    weights = state["weights"] if state else _initial_weights(config, len(dataset.class_names))
     with _stop_on_signal() as stopped:
-        for number, stage in enumerate(config.stages[first:], start=first):
-            at_stage = state if number == first else None
-            weights = _train_stage(config, number, stage, weights, dataset, backgrounds, console, stopped, at_stage)
+        for number in range(state["stage"] if state else 0, len(config.stages)):
+            run = StageRun(config, number, weights, dataset)
+            if state is not None:
+                run.restore(state)
+                state = None
+            weights = _train_stage(config, run, dataset, backgrounds, console, stopped)
     path = config.output_dir / WEIGHTS_NAME
     save_checkpoint(path, weights)
     console.print(f"wrote {path}")
     return path
+
+
+class StageRun:
+    """One stage under way: network, optimiser, schedule and averages, which a checkpoint holds together."""
+
+    def __init__(self, config: Config, number: int, weights: Weights, dataset: Dataset) -> None:
+        """Begin stage ``number`` of a configuration from all weights so far."""
+        self.number = number
+        self.stage = stage = config.stages[number]
+        self.step = 0
+        self.epoch_steps = len(dataset) // stage.batch_size
+        self.total_steps = max(1, round(stage.epochs * self.epoch_steps))
+        self._weights = weights
+        self._model = build_model(config, len(dataset.class_names), stage.first_block)
+        self._model.set_state_dict({name: weights[name] for name in self._model.state_dict()})
+        self._model.train()
+        self._schedule = _cosine_with_warmup(stage, self.epoch_steps, self.total_steps)
+        self._optimizer = _optimizer(self._model, stage, self._schedule)
+        self._ema = Ema(self._model, config.ema_decay)
+        self._run_trunk = _trunk(config, stage, weights) if stage.first_block > 1 else paddle.to_tensor
+        self._criterion = [(weight, _build_loss(name, settings)) for name, weight, settings in config.losses]
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on as if nothing had happened."""
+        return {
+            "stage": self.number,
+            "step": self.step,
+            "weights": self._weights,
+            "model": self._model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "ema": self._ema.average,
+            "ema_steps": self._ema.steps,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` gave."""
+        self.step = int(state["step"])
+        self._model.set_state_dict(state["model"])
+        self._optimizer.set_state_dict(state["optimizer"])
+        self._schedule.set_state_dict(state["schedule"])
+        for name, value in state["ema"].items():
+            self._ema.average[name].set_value(value)
+        self._ema.steps = int(state["ema_steps"])
+
+    def result(self) -> Weights:
+        """All weights, those trained in this stage averaged."""
+        return self._weights | self._ema.to_weights()
+
+    def train_on(self, batch: Batch) -> dict[str, Any]:
+        """Take one optimiser step and return what the log shows.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        label = paddle.to_tensor(batch.labels)
+        output = self._model(self._run_trunk(batch.views), label)
+        parts = {type(loss).__name__: weight * _evaluate(loss, output, batch) for weight, loss in self._criterion}
+        total = sum(parts.values())
+        record = {"stage": self.stage.name, "lr": self._optimizer.get_lr(), "loss": float(total)}
+        if not math.isfinite(record["loss"]):
+            raise FloatingPointError(f"the loss is {record['loss']} at step {self.step}; lower the learning rate")
+        total.backward()
+        self._optimizer.step()
+        self._optimizer.clear_grad()
+        self._schedule.step()
+        self._ema.update(self._model)
+        self.step += 1
+        labelled = batch.labels >= 0
+        correct = output["logits"].numpy().argmax(axis=1)[labelled] == batch.labels[labelled]
+        record |= {name: float(value) for name, value in parts.items()}
+        record["accuracy"] = float(correct.mean()) if labelled.any() else 0.0
+        return record | {"epoch": round(self.step / self.epoch_steps, 3), "step": self.step}
 
 
 def build_model(config: Config, class_num: int, first_block: int = 0) -> nets.RecModel:
@@ -97,108 +174,51 @@ def _initial_weights(config: Config, class_num: int) -> Weights:
 
 def _train_stage(
     config: Config,
-    number: int,
-    stage: Stage,
-    weights: Weights,
+    run: StageRun,
     dataset: Dataset,
     backgrounds: list[Image],
     console: Console,
     stopped: list[int],
-    state: dict[str, Any] | None,
 ) -> Weights:
-    """Train one stage and return all weights with the averages of those it trained."""
-    preprocessing = Preprocessing.from_ops(config.transform_ops)
-    model = build_model(config, len(dataset.class_names), stage.first_block)
-    model.set_state_dict({name: weights[name] for name in model.state_dict()})
-    model.train()
-    epoch_steps = len(dataset) // stage.batch_size
-    total_steps = max(1, round(stage.epochs * epoch_steps))
-    schedule = _cosine_with_warmup(stage, epoch_steps, total_steps)
-    optimizer = _optimizer(model, stage, schedule)
-    ema = Ema(model, config.ema_decay)
-    step = 0
-    if state is not None:
-        step = int(state["step"])
-        _restore(state, model, optimizer, schedule, ema)
-    run_trunk = _trunk(config, stage, weights) if stage.first_block > 1 else _as_tensor
-    criterion = [(weight, _build_loss(name, settings)) for name, weight, settings in config.losses]
+    """Train a stage to its end, with a checkpoint now and then, and return all weights."""
+    checkpoint = config.output_dir / CHECKPOINT_NAME
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    saved_at = time.monotonic()
+    with _progress(console) as progress, (config.output_dir / LOG_NAME).open("a", encoding="utf-8") as log:
+        task = progress.add_task(run.stage.name, total=run.total_steps, completed=run.step, status="")
+        for batch in islice(_endless_batches(config, run, dataset, backgrounds), run.total_steps - run.step):
+            record = run.train_on(batch)
+            log.write(json.dumps(record) + "\n")
+            log.flush()
+            status = f"loss {record['loss']:.3f} accuracy {record['accuracy']:.2f}"
+            progress.update(task, completed=run.step, status=status)
+            if stopped or time.monotonic() - saved_at > config.save_interval_s:
+                save_checkpoint(checkpoint, run.state())
+                saved_at = time.monotonic()
+            if stopped:
+                raise Interrupted(f"stopped at step {run.step} of stage {run.stage.name}; run again with --resume")
+    return run.result()
 
-    def checkpoint() -> None:
-        save_checkpoint(
-            config.output_dir / CHECKPOINT_NAME,
-            {
-                "stage": number,
-                "step": step,
-                "weights": weights,
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(),
-                "ema": ema.average,
-                "ema_steps": ema.steps,
-            },
+
+def _endless_batches(config: Config, run: StageRun, dataset: Dataset, backgrounds: list[Image]) -> Iterator[Batch]:
+    """Batches from the run's step on, epoch after epoch, each epoch in an order and with views of its own."""
+    for epoch in count(run.step // run.epoch_steps):
+        yield from batches(
+            dataset,
+            Preprocessing.from_ops(config.transform_ops),
+            run.stage.batch_size,
+            (config.seed, run.number, epoch),
+            start=run.step % run.epoch_steps,
+            workers=config.num_workers,
+            backgrounds=backgrounds,
+            strength=run.stage.strength,
         )
 
-    config.output_dir.mkdir(parents=True, exist_ok=True)
-    saved_at = time.monotonic()
-    log_path = config.output_dir / "train.jsonl"
-    with _progress(console) as progress, log_path.open("a", encoding="utf-8") as log:
-        task = progress.add_task(stage.name, total=total_steps, completed=step, status="")
-        while step < total_steps:
-            epoch = step // epoch_steps
-            epoch_batches = batches(
-                dataset,
-                preprocessing,
-                stage.batch_size,
-                (config.seed, number, epoch),
-                start=step % epoch_steps,
-                workers=config.num_workers,
-                backgrounds=backgrounds,
-                strength=stage.strength,
-            )
-            for batch in epoch_batches:
-                record = _step(model, batch, run_trunk, criterion, optimizer)
-                schedule.step()
-                ema.update(model)
-                step += 1
-                record |= {"stage": stage.name, "epoch": round(step / epoch_steps, 3), "step": step}
-                log.write(json.dumps(record) + "\n")
-                log.flush()
-                progress.update(task, completed=step, status=f"loss {record['loss']:.3f} acc {record['accuracy']:.2f}")
-                if stopped or time.monotonic() - saved_at > config.save_interval_s:
-                    checkpoint()
-                    saved_at = time.monotonic()
-                if stopped:
-                    epoch_batches.close()
-                    raise Interrupted(f"stopped at step {step} of stage {stage.name}; run again with --resume")
-                if step >= total_steps:
-                    epoch_batches.close()
-                    break
-    return weights | ema.to_weights()
 
-
-def _step(model: nets.RecModel, batch: Batch, run_trunk: Any, criterion: Any, optimizer: Any) -> dict[str, float]:
-    """One optimiser step; returns what the log shows."""
-    label = paddle.to_tensor(batch.labels)
-    output = model(run_trunk(batch.views), label)
-    parts = {}
-    total = paddle.zeros([])
-    for weight, loss in criterion:
-        if isinstance(loss, losses.SimilarityPreservingLoss):
-            value = loss(output, paddle.to_tensor(batch.teacher), paddle.to_tensor(batch.teacher_group))
-        else:
-            value = loss(output, label)
-        parts[type(loss).__name__] = float(value)
-        total = total + weight * value
-    total.backward()
-    rate = optimizer.get_lr()
-    optimizer.step()
-    optimizer.clear_grad()
-    labelled = batch.labels >= 0
-    correct = output["logits"].numpy().argmax(axis=1)[labelled] == batch.labels[labelled]
-    record = {"loss": float(total), "accuracy": float(correct.mean()) if labelled.any() else 0.0, "lr": rate}
-    if not math.isfinite(record["loss"]):
-        raise FloatingPointError(f"the loss is {record['loss']} ({parts}); lower the learning rate")
-    return record | parts
+def _evaluate(loss: paddle.nn.Layer, output: dict[str, paddle.Tensor], batch: Batch) -> paddle.Tensor:
+    if isinstance(loss, losses.SimilarityPreservingLoss):
+        return loss(output, paddle.to_tensor(batch.teacher), paddle.to_tensor(batch.teacher_group))
+    return loss(output, paddle.to_tensor(batch.labels))
 
 
 def _build_loss(name: str, settings: dict[str, Any]) -> paddle.nn.Layer:
@@ -229,15 +249,6 @@ def _optimizer(model: nets.RecModel, stage: Stage, schedule: Any) -> paddle.opti
     )
 
 
-def _restore(state: dict[str, Any], model: Any, optimizer: Any, schedule: Any, ema: Ema) -> None:
-    model.set_state_dict(state["model"])
-    optimizer.set_state_dict(state["optimizer"])
-    schedule.set_state_dict(state["schedule"])
-    for name, value in state["ema"].items():
-        ema.average[name].set_value(value)
-    ema.steps = int(state["ema_steps"])
-
-
 def _trunk(config: Config, stage: Stage, weights: Weights) -> Any:
     """Put the frozen blocks on Paddle Inference, ten times as fast there, and return pictures -> their map."""
     backbone = nets.build(**config.backbone)
@@ -260,10 +271,6 @@ class _Trunk(paddle.nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return self.backbone.trunk(x, self.first_block)
-
-
-def _as_tensor(views: Any) -> paddle.Tensor:
-    return paddle.to_tensor(views)
 
 
 def _load_backgrounds(config: Config) -> list[Image]:
