@@ -39,6 +39,7 @@ router = APIRouter(tags=["gallery"])
 _MEMBERS = (("labels", "label"), ("ids", "id"), ("metadata", "metadata"))
 _REPEATED = frozenset({"images", *(field for field, _ in _MEMBERS)})
 _GROUP = 8  # pictures a job: enough to fill a batch of the hasher, few enough to let searches in between
+_GROUPS_AT_ONCE = 2  # jobs of one batch in the queue: enough to keep the threads busy; searches wait behind them
 _EXAMPLES = {
     "two codes": {
         "items": [{"code": "00ff" * 32, "label": "cola 330 ml"}, {"code": "0ff0" * 32, "label": "lemonade"}],
@@ -167,7 +168,13 @@ async def _drafts(
     """Make the items to be, hashing the pictures group by group."""
     pictured = [each for each in entries if isinstance(each, _Pictured)]
     groups = [pictured[start : start + _GROUP] for start in range(0, len(pictured), _GROUP)]
-    hashed = await asyncio.gather(*(_hash(runtime, group, detect, times) for group in groups))
+    places = asyncio.Semaphore(_GROUPS_AT_ONCE)
+
+    async def hash_in_turn(group: Sequence[_Pictured]) -> list[Draft | PictureError]:
+        async with places:
+            return await _hash(runtime, group, detect, times)
+
+    hashed = await asyncio.gather(*(hash_in_turn(group) for group in groups))
     in_order = (each for group in hashed for each in group)
     return [next(in_order) if isinstance(each, _Pictured) else each for each in entries]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +157,24 @@ def test_more_pictures_than_fit_in_one_group(server: Any, photos: dict[str, np.n
     assert ids == sorted(ids)
     (found,) = server.search(patches[13], label="patch 13", hamming_radius=str(server.bits // 64))
     assert [match["id"] for match in found["matches"]] == [ids[13]]
+
+
+def test_a_search_does_not_wait_for_a_whole_batch(server: Any, photo_files: dict[str, bytes]) -> None:
+    parts: list[tuple[str, Any]] = [("images", file) for file in photo_files.values()] * 20
+    parts += [("labels", (None, "many"))] * len(parts)
+    finished: list[float] = []
+
+    def enrol() -> None:
+        assert server.client.post("/gallery/batch", files=parts).status_code == 200
+        finished.append(time.monotonic())
+
+    batch = threading.Thread(target=enrol)
+    batch.start()
+    while server.metric("shitu_requests_under_way") == 0:
+        time.sleep(0.01)
+    time.sleep(0.2)  # its body arrives and its first pictures are hashed
+    sent = time.monotonic()
+    server.search(photo_files["coffee"])
+    answered = time.monotonic()
+    batch.join(60)
+    assert answered - sent < (finished[0] - sent) / 2
