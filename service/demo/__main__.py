@@ -21,9 +21,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from service.demo.gallery import Photo, gallery_photos, held_out_photo
 from service.demo.packs import packs
 from service.demo.photo import encode_jpeg
-from service.demo.report import findings_table, invite, sum_up
+from service.demo.report import annotate, findings_table, invite, sum_up
 from service.demo.server import ServiceFailed, ServiceProcess
-from service.demo.shelf import sample_boards, shelf_photo
+from service.demo.shelf import ShelfPhoto, sample_boards, shelf_photo
 from service.demo.tour import enrol, search
 
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     with _ends_as_interrupts(), scratch as folder:
         try:
-            return _demonstrate(console, Path(folder), stop_at_once)
+            return _demonstrate(console, Path(folder), stop_at_once, options.picture)
         except KeyboardInterrupt:
             console.print("\nInterrupted; the service is stopped and its temporary folder deleted.")
             return 130
@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--exit", action="store_true", help="stop the service at the end instead of leaving it up (also DEMO_EXIT=1)"
     )
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="save the shelf photo with what was found on it")
     return parser
 
 
@@ -80,7 +81,7 @@ def _ends_as_interrupts() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _demonstrate(console: Console, folder: Path, stop_at_once: bool) -> int:
+def _demonstrate(console: Console, folder: Path, stop_at_once: bool, picture: Path | None) -> int:
     console.rule("[bold]shitu-hash demo")
     with (
         ServiceProcess(folder / "data", folder / "service.log") as service,
@@ -91,7 +92,7 @@ def _demonstrate(console: Console, folder: Path, stop_at_once: bool) -> int:
         with console.status("waiting for the service to load its models"):
             service.wait_until_ready()
         console.print(f"The service is ready at {service.url}")
-        good = _enrol_and_search(console, client, pictures)
+        good = _enrol_and_search(console, client, pictures, picture)
         if stop_at_once:
             code = service.stop()
             if code != 0:
@@ -114,8 +115,13 @@ class _Pictures:
 
     gallery: list[Photo]
     held_out: list[Photo]
-    on_shelf: list[Photo]
+    shelf: ShelfPhoto
     example: Path
+
+    @property
+    def on_shelf(self) -> list[Photo]:
+        """The packs cut out of the shelf photo."""
+        return [Photo(label, self.shelf.crop(index)) for index, label in enumerate(self.shelf.labels)]
 
 
 def _draw(console: Console, folder: Path, service: ServiceProcess) -> _Pictures:
@@ -134,17 +140,16 @@ def _draw(console: Console, folder: Path, service: ServiceProcess) -> _Pictures:
         file.write_bytes(encode_jpeg(photo.picture))
     shelf = shelf_photo(sample_boards(products))
     (folder / "shelf.jpg").write_bytes(encode_jpeg(shelf.picture))
-    on_shelf = [Photo(label, shelf.crop(i)) for i, label in enumerate(shelf.labels)]
-    return _Pictures(gallery, held_out, on_shelf, files[0])
+    return _Pictures(gallery, held_out, shelf, files[0])
 
 
 def _file_name(label: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in label.lower()).split())
 
 
-def _enrol_and_search(console: Console, client: httpx.Client, pictures: _Pictures) -> bool:
+def _enrol_and_search(console: Console, client: httpx.Client, pictures: _Pictures, picture: Path | None) -> bool:
     """Print what a running service makes of the pictures; returns whether enough answers were right."""
-    singles, on_shelf = len(pictures.held_out), len(pictures.on_shelf)
+    singles, on_shelf = len(pictures.held_out), len(pictures.shelf.labels)
     with _progress(console) as bar:
         started = time.perf_counter()
         enrolling = bar.add_task("enrolling", total=len(pictures.gallery))
@@ -160,6 +165,9 @@ def _enrol_and_search(console: Console, client: httpx.Client, pictures: _Picture
     )
     console.print(findings_table("Held-out photos: another angle, light and background", single))
     console.print(findings_table("The shelf photo, cut into its packs", cut))
+    if picture is not None:
+        picture.write_bytes(encode_jpeg(annotate(pictures.shelf, cut)))
+        console.print(f"Saved the shelf photo with what was found to {picture}")
     return sum_up(console, single + cut)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from service.demo.report import findings_table, sum_up
@@ -71,7 +72,7 @@ def demos() -> Iterator[list[Demo]]:
 
 
 def test_it_enrols_searches_tells_and_leaves_nothing_behind(scratch: Path, tmp_path: Path, demos: list[Demo]) -> None:
-    demo = Demo(scratch, tmp_path / "log", "--exit")
+    demo = Demo(scratch, tmp_path / "log", "--exit", "--picture", str(tmp_path / "found.jpg"))
     demos.append(demo)
     assert demo.process.wait(180) == 0, demo.text
     text = " ".join(demo.text.split())
@@ -84,6 +85,8 @@ def test_it_enrols_searches_tells_and_leaves_nothing_behind(scratch: Path, tmp_p
     assert "Hamming distance" in text
     assert "\x1b" not in demo.text  # no terminal, no colour
     assert list(scratch.iterdir()) == []
+    with Image.open(tmp_path / "found.jpg") as picture:
+        assert picture.size[0] > 1000
 
 
 def test_it_stays_up_until_interrupted(scratch: Path, tmp_path: Path, demos: list[Demo]) -> None:
