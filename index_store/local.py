@@ -109,11 +109,11 @@ def open_gallery(
 
 
 def _prepare_folder(folder: Path, bits: int | None) -> None:
-    if bits is None and not (folder / FILE_NAME).is_file():
-        raise GalleryNotFound(f"{folder} holds no gallery: give the bits of its codes to make one")
-    if folder.exists() and not folder.is_dir():
-        raise StorageUnavailable(f"{folder} is not a folder: name a folder for the gallery")
     with storage_faults(folder):
+        if bits is None and not (folder / FILE_NAME).is_file():
+            raise GalleryNotFound(f"{folder} holds no gallery: give the bits of its codes to make one")
+        if folder.exists() and not folder.is_dir():
+            raise StorageUnavailable(f"{folder} is not a folder: name a folder for the gallery")
         new = [folder, *folder.parents][: [path.exists() for path in (folder, *folder.parents)].index(True)]
         folder.mkdir(parents=True, exist_ok=True)
         for path in new:
@@ -535,19 +535,25 @@ class LocalGalleryStore:
             if self._closed:
                 return
             try:
-                # Catching up a few changes at the next start is cheaper than writing everything now.
-                if self._changes >= max(1, self._catalog.state.items // 100):
-                    self._snapshot()
-            except GalleryError as error:
-                logger.warning("no snapshot was written on closing (the catalog has everything): %s", error)
-            with self._mutex:
-                self._closed = True
-                try:
-                    self._catalog.close()
-                finally:
-                    with self._lock.write():
-                        self._index = make_index(self.method, self.bits, self._threads)
-                    self._owner.release()
+                self._snapshot_on_closing()
+            finally:
+                with self._mutex:
+                    self._closed = True
+                    try:
+                        self._catalog.close()
+                    finally:
+                        with self._lock.write():
+                            self._index = make_index(self.method, self.bits, self._threads)
+                        self._owner.release()
+
+    def _snapshot_on_closing(self) -> None:
+        # Catching up a few changes at the next start is cheaper than writing everything now.
+        if self._changes < max(1, self._catalog.state.items // 100):
+            return
+        try:
+            self._snapshot()
+        except GalleryError as error:
+            logger.warning("no snapshot was written on closing (the catalog has everything): %s", error)
 
     def __enter__(self) -> LocalGalleryStore:
         """Return the store itself."""

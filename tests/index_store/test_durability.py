@@ -479,6 +479,12 @@ def test_a_read_only_folder_is_told_at_opening(open_store, folder: Path, mount) 
         open_store(path=folder / "new")
 
 
+@pytest.mark.parametrize("bits", [None, 64])
+def test_a_folder_that_the_system_refuses_is_told_at_opening(folder: Path, bits: int | None) -> None:
+    with pytest.raises(StorageUnavailable, match="too long"):
+        open_gallery(folder.parent / ("x" * 300), bits)
+
+
 def test_a_full_disk_stores_nothing_and_leaves_the_store_usable(open_store, folder: Path, mount, tools, rng) -> None:
     mount(folder, "-t", "tmpfs", "-o", "size=6m", "tmpfs")
     ballast = folder / "ballast"
@@ -643,6 +649,17 @@ def test_an_index_that_cannot_be_mended_is_told_and_mended_later(open_store, too
 
 def _raise_memory_error(*_: object) -> None:
     raise MemoryError("no room")
+
+
+def test_closing_gives_the_folder_free_even_if_the_snapshot_fails(open_store, rng, monkeypatch) -> None:
+    store = open_store()
+    items = fill(store, rng, 100)
+    with monkeypatch.context() as short:
+        short.setattr("index_store.hamming.FlatIndex.export", _raise_memory_error)
+        with pytest.raises(MemoryError):
+            store.close()
+    with open_store() as again:
+        assert [item.id for item in again.list(limit=100).items] == sorted(item.id for item in items)
 
 
 def test_an_index_that_disagrees_with_the_catalog_is_made_anew(open_store, tools, rng, log) -> None:
