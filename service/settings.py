@@ -161,7 +161,7 @@ class Settings(BaseSettings):
         64, ge=1, description="requests under way or waiting; further ones are answered 429"
     )
     drain_timeout_s: Annotated[float, Number] = Field(
-        20.0, ge=0, description="time to finish accepted requests when the service stops"
+        20.0, ge=0, allow_inf_nan=False, description="time to finish accepted requests when the service stops"
     )
     keep_images: bool = Field(False, description="keep enrolled pictures, so that another model can hash them again")
     api_keys_file: Annotated[FilePath | None, AfterValidator(_no_keys_yet)] = Field(

@@ -339,6 +339,13 @@ def test_a_key_file_is_refused_rather_than_ignored(monkeypatch: pytest.MonkeyPat
     assert problem.startswith("SHITU_API_KEYS_FILE: this version does not check API keys")
 
 
+@pytest.mark.parametrize("value", ["inf", "nan", "-1"])
+def test_a_stop_takes_a_time_that_ends(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHITU_DRAIN_TIMEOUT_S", value)
+    (problem,) = problems()
+    assert problem.startswith("SHITU_DRAIN_TIMEOUT_S: should be")
+
+
 def test_index_methods_are_read_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
     for given, read in {"FLAT": "Flat", "ivf": "IVF", "Hnsw32": "HNSW32"}.items():
         monkeypatch.setenv("SHITU_INDEX_METHOD", given)
