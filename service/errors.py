@@ -23,7 +23,8 @@
     ├── TooManyRequests          as many requests as allowed are under way
     └── NotReady                 the service is starting, stopping or broken
 
-The errors of ``index_store`` and ``models.inference`` keep their own trees; :data:`PROBLEMS` covers all three.
+The errors of ``index_store`` keep their own tree, and :data:`PROBLEMS` covers both. Those of ``models.inference`` end
+the start; from a running model they are nothing that a caller could mend, so they become ``internal_error``.
 """
 
 from __future__ import annotations
