@@ -24,8 +24,11 @@ from index_store.base import (
     UnknownSchema,
 )
 from index_store.local import open_gallery
+from index_store.validation import MAX_LABEL_CHARACTERS, MAX_METADATA_BYTES
 
 __all__ = [
+    "MAX_LABEL_CHARACTERS",
+    "MAX_METADATA_BYTES",
     "DiskFull",
     "DuplicateCode",
     "FingerprintMismatch",

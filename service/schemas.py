@@ -30,9 +30,10 @@ from pydantic import (
 from pydantic_core import from_json
 from typing_extensions import Self
 
+from index_store import MAX_LABEL_CHARACTERS, MAX_METADATA_BYTES
+
 from .errors import FieldProblem, InvalidFields, MalformedBody
 
-MAX_METADATA_BYTES = 64 * 2**10
 MAX_DELETED_IDS = 10_000
 OnDuplicate = Literal["add", "return", "reject"]
 
@@ -92,7 +93,7 @@ def _parse_metadata(value: Any, info: ValidationInfo) -> Any:
 
 def _small_and_finite(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
     try:
-        size = len(json.dumps(metadata, allow_nan=False, ensure_ascii=False).encode())
+        size = len(json.dumps(metadata, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode())
     except (ValueError, RecursionError) as error:
         raise ValueError("must be JSON of usual depth without NaN and infinities") from error
     if size > MAX_METADATA_BYTES:
@@ -101,7 +102,9 @@ def _small_and_finite(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 Label = Annotated[
-    str, StringConstraints(min_length=1, max_length=512), Field(description="what the picture shows, exact text")
+    str,
+    StringConstraints(min_length=1, max_length=MAX_LABEL_CHARACTERS),
+    Field(description="what the picture shows, exact text"),
 ]
 ItemId = Annotated[
     str,

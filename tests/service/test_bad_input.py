@@ -353,6 +353,17 @@ def test_metadata_that_is_too_large(server: Any, photo_files: dict[str, bytes]) 
     check(enrol(server, photo_files["coffee"], metadata=metadata), 422, "invalid_fields", "metadata", "65,536")
 
 
+def test_metadata_counts_without_blanks_as_in_the_store(server: Any) -> None:
+    members = {"label": "x", "code": "00" * (server.bits // 8)}
+    numbers = {"a": [1] * 32_764}  # 65,535 bytes as compact JSON, 98,299 with blanks
+    answer = server.client.post("/gallery", json={**members, "metadata": numbers})
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["metadata"] == numbers
+    server.client.delete(f"/gallery/{answer.json()['id']}")
+    too_many = {"a": [1] * 32_766}
+    check(server.client.post("/gallery", json={**members, "metadata": too_many}), 422, "invalid_fields", "65,536")
+
+
 @pytest.mark.parametrize("radius", ["-1", "bits + 1", "abc", "1.5", "", "1e2", "nan", "99999999999999999999"])
 def test_radius_out_of_range(server: Any, photo_files: dict[str, bytes], radius: str) -> None:
     value = str(server.bits + 1) if radius == "bits + 1" else radius
