@@ -32,14 +32,13 @@ class Row:
 
     def cells(self) -> list[str]:
         """The line as text."""
-        mean_ap = "" if self.odd.mean_ap is None else f"{self.odd.mean_ap:.3f}"
         encode = "given" if self.encode_ms is None else f"{self.encode_ms:.1f}"
         size = f"{self.bytes_per_item:,}"
         return [
             self.name,
             size,
             f"{self.odd.top1:.3f}",
-            mean_ap,
+            f"{self.odd.mean_ap:.3f}",
             f"{self.among_all:.3f}",
             encode,
             f"{self.total_s:.1f}",

@@ -13,10 +13,10 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Quality:
-    """``top1``: share of queries whose best match has their class; ``mean_ap``: mean average precision (or None)."""
+    """``top1``: share of queries whose best match has their class; ``mean_ap``: mean average precision."""
 
     top1: float
-    mean_ap: float | None = None
+    mean_ap: float
 
 
 def leave_one_out(similarity: Floats, labels: npt.NDArray[np.str_]) -> Quality:
