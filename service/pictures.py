@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import re
 import threading
@@ -18,10 +19,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from index_store import DiskFull, StorageUnavailable
+from index_store import DiskFull, GalleryError, StorageUnavailable
 
 SOURCE_PREFIX = "kept:"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_LOG = logging.getLogger("shitu.pictures")
 
 
 class KeptPictures:
@@ -85,7 +87,11 @@ class KeptPictures:
                 self._held[source] -= 1
                 if self._held[source] == 0:
                     del self._held[source]
-            self._remove_unused(source)
+            try:
+                self._remove_unused(source)
+            except (OSError, GalleryError):
+                # The items are stored or removed by now, and that is what the caller must hear.
+                _LOG.exception("%s cannot be removed now: the sweep at the next start tries again", source)
 
     def _remove_unused(self, source: str) -> bool:
         path = self._path(source)

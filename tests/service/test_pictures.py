@@ -62,6 +62,18 @@ def test_it_goes_if_the_item_was_not_stored(tmp_path: Path, pictures: KeptPictur
     assert files(tmp_path) == []
 
 
+def test_a_picture_that_cannot_be_removed_does_not_fail_the_change(
+    tmp_path: Path, pictures: KeptPictures, caplog: pytest.LogCaptureFixture
+) -> None:
+    digest = sha256(b"picture")
+    with pictures.change() as change:
+        source = change.keep(b"picture")
+        path = tmp_path / "images" / digest[:2] / digest
+        path.unlink()
+        path.mkdir()  # which unlink refuses
+    assert f"{source} cannot be removed now" in caplog.text
+
+
 def test_it_goes_with_the_last_item_that_uses_it(tmp_path: Path, pictures: KeptPictures, users: Users) -> None:
     with pictures.change() as change:
         source = change.keep(b"picture")
