@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from index_store import Item, Match
+from index_store import IndexStats, Item, Match
 
 from .recognizer import Recognition, RecognizedObject
-from .schemas import DroppedAnswer, ItemAnswer, MatchAnswer, ObjectAnswer, SearchAnswer
+from .schemas import DroppedAnswer, IndexAnswer, ItemAnswer, MatchAnswer, ObjectAnswer, SearchAnswer
 from .timing import StageTimes
 
 
@@ -25,6 +25,19 @@ def item_answer(item: Item) -> ItemAnswer:
 def match_answer(match: Match) -> MatchAnswer:
     """Describe a match."""
     return MatchAnswer(id=match.id, label=match.label, distance=match.distance, metadata=match.metadata)
+
+
+def index_answer(stats: IndexStats, *, rebuild_progress: float | None, rebuild_error: str | None) -> IndexAnswer:
+    """Describe the index, and the rebuild under way or the last one."""
+    return IndexAnswer(
+        method=stats.method,
+        bits=stats.bits,
+        items=stats.items,
+        bytes=stats.bytes,
+        model_fingerprint=stats.model_fingerprint,
+        rebuild_progress=rebuild_progress,
+        rebuild_error=rebuild_error,
+    )
 
 
 def search_answer(

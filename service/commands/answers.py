@@ -5,7 +5,6 @@ from __future__ import annotations
 from index_store import GalleryStore, Item
 from service import answers
 from service.recognizer import Recognition
-from service.schemas import IndexAnswer
 from service.timing import StageTimes
 
 from .access import Json
@@ -19,15 +18,7 @@ def item_json(item: Item) -> Json:
 def index_json(store: GalleryStore) -> Json:
     """Describe the index as ``GET /index`` does."""
     stats = store.stats()
-    answer = IndexAnswer(
-        method=stats.method,
-        bits=stats.bits,
-        items=stats.items,
-        bytes=stats.bytes,
-        model_fingerprint=stats.model_fingerprint,
-        rebuild_progress=stats.rebuild_progress,
-        rebuild_error=None,
-    )
+    answer = answers.index_answer(stats, rebuild_progress=stats.rebuild_progress, rebuild_error=None)
     return answer.model_dump(mode="json", exclude_unset=True)
 
 

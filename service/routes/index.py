@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from index_store import InvalidQuery
 
-from .. import openapi
+from .. import answers, openapi
 from ..bodies import BodyLimits, read_json
 from ..errors import EmptyBody, RebuildUnderWay
 from ..runtime import Runtime
@@ -77,12 +77,8 @@ async def index_answer(runtime: Runtime) -> IndexAnswer:
     """Describe the index of a running service."""
     stats = await runtime.storage.run(lambda _: runtime.store.stats())
     running = runtime.background.is_running(_REBUILD)
-    return IndexAnswer(
-        method=stats.method,
-        bits=stats.bits,
-        items=stats.items,
-        bytes=stats.bytes,
-        model_fingerprint=stats.model_fingerprint,
+    return answers.index_answer(
+        stats,
         rebuild_progress=(stats.rebuild_progress or 0.0) if running else None,
         rebuild_error=runtime.rebuild_error,
     )
