@@ -37,7 +37,7 @@ class Detector:
         onednn: bool = True,
         preprocessing: Preprocessing | None = None,
     ) -> Detector:
-        """Load an exported detector; the arguments are those of ``Hasher.load``.
+        """Load an exported detector and run it once; the arguments are those of ``Hasher.load``.
 
         Raises:
             ModelNotFound, ModelInvalid, DeviceUnavailable.
@@ -53,7 +53,10 @@ class Detector:
             manifest = Manifest("detector", preprocessing, name=manifest.name)
         if manifest.preprocessing.size is None or manifest.preprocessing.crop is not None:
             raise ModelInvalid(f"{folder}: a detector needs a resize to a fixed size and no crop")
-        return cls(engine, manifest)
+        detector = cls(engine, manifest)
+        height, width = manifest.preprocessing.size
+        detector.detect(np.zeros((height, width, 3), np.uint8), threshold=0.0, max_objects=1)
+        return detector
 
     def clone(self) -> Detector:
         """Load the same detector again, for another thread."""
@@ -101,9 +104,14 @@ def select_boxes(rows: npt.NDArray[np.floating], width: int, height: int, thresh
 
     Returns:
         float32 (m, 5): x1, y1, x2, y2, score; by descending score, equal scores in the order of ``rows``.
+
+    Raises:
+        ModelInvalid: the rows are of another shape.
     """
-    if rows.ndim != 2 or rows.shape[1] != 6:
+    if rows.size <= 1:  # exports that find nothing give no rows, or one lone filler
         return np.zeros((0, 5), np.float32)
+    if rows.ndim != 2 or rows.shape[1] != 6:
+        raise ModelInvalid(f"a detector must give rows (n, 6), not {rows.shape}: this is no PP-ShiTu detector")
     rows = rows[np.isfinite(rows[:, :2]).all(axis=1) & ~np.isnan(rows[:, 2:]).any(axis=1)]
     boxes = np.clip(rows[:, 2:], 0, [width, height, width, height])
     keep = (rows[:, 0] >= 0) & (rows[:, 1] >= threshold)

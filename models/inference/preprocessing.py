@@ -74,6 +74,8 @@ class Preprocessing:
                 raise ModelInvalid(f"{name}: unknown key(s) {', '.join(sorted(map(str, arguments)))}")
         if fields["size"] is None and fields.get("resize_short") is None and fields.get("crop") is None:
             raise ModelInvalid("preprocessing does not fix the input size: ResizeImage or CropImage is missing")
+        if fields.get("resize_short") is not None and fields.get("crop") is None:
+            raise ModelInvalid("resize_short alone gives tensors of many sizes: add CropImage")
         preprocessing = cls(**fields)
         size = preprocessing.input_size
         if strides and (size is None or any(side % stride for side in size for stride in strides)):
@@ -115,6 +117,8 @@ class Preprocessing:
         if self.size is not None:
             image = self._resized(image, *self.size)
         elif self.resize_short is not None:
+            if self.crop is not None:
+                image = _without_far_ends(image, self.resize_short, self.crop)
             height, width = image.shape[:2]
             ratio = self.resize_short / min(height, width)
             image = self._resized(image, max(1, round(height * ratio)), max(1, round(width * ratio)))
@@ -228,6 +232,17 @@ def _positive(name: str, key: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ModelInvalid(f"{name}: {key} must be a positive whole number of pixels, not {value!r}")
     return value
+
+
+def _without_far_ends(image: Image, resize_short: int, crop: tuple[int, int]) -> Image:
+    """Cut what a centre crop throws away off very long pictures before they are resized.
+
+    A picture of 1 x 60,000 pixels would otherwise become one of 224 x 13,440,000. Four times the crop stays, so that
+    ordinary pictures are not touched and give the reference's very pixels.
+    """
+    keep = [max(1, math.ceil(4 * side * min(image.shape[:2]) / resize_short)) for side in crop]
+    height, width = (min(have, most) for have, most in zip(image.shape[:2], keep, strict=True))
+    return _center_crop(image, height, width)
 
 
 def _center_crop(image: Image, height: int, width: int) -> Image:

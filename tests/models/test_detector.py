@@ -71,6 +71,12 @@ def test_nothing_found_in_any_shape(shape: tuple[int, ...]) -> None:
     assert found.dtype == np.float32
 
 
+@pytest.mark.parametrize("shape", [(3, 5), (12,), (2, 3, 6)])
+def test_output_of_another_kind_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ModelInvalid, match="no PP-ShiTu detector"):
+        select_boxes(np.ones(shape, np.float32), 100, 50, 0.2, 5)
+
+
 @pytest.mark.parametrize("onednn", [True, False])
 def test_official_graph_runs(official: Callable[[str], Path], onednn: bool) -> None:
     detector = Detector.load(official("mainbody"), "cpu", onednn=onednn)

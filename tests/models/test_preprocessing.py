@@ -48,6 +48,16 @@ def test_short_side_and_centre_crop() -> None:
     np.testing.assert_allclose(preprocessing(image), Preprocessing(size=(40, 40))(resized), atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(1, 60_000), (60_000, 1), (2, 50_000)])
+def test_a_very_long_picture_costs_no_more_than_its_crop(shape: tuple[int, int]) -> None:
+    image = np.zeros((*shape, 3), np.uint8)
+    middle = [slice(side // 2 - 20, side // 2 + 20) if side > 100 else slice(None) for side in shape]
+    image[tuple(middle)] = 255
+    tensor = Preprocessing(size=None, resize_short=256, crop=(224, 224), mean=(0, 0, 0), std=(1, 1, 1))(image)
+    assert tensor.shape == (3, 224, 224)
+    assert (tensor == 1).all()
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4000), (4000, 1), (3, 7)])
 def test_takes_pictures_of_any_size(shape: tuple[int, int]) -> None:
     image = np.full((*shape, 3), 255, np.uint8)
@@ -103,6 +113,7 @@ def test_written_operators_read_back_equal(preprocessing: Preprocessing) -> None
         ([{"ResizeImage": {"size": 224}}, {"NormalizeImage": {"std": [1, 0, 1]}}], "positive"),
         ([{"ResizeImage": {"size": 100}}, {"PadStride": {"stride": 32}}], "PadStride"),
         ([{"NormalizeImage": {}}], "input size"),
+        ([{"ResizeImage": {"resize_short": 256}}], "CropImage"),
         ([{}], "map"),
         ([{"a": {}, "b": {}}], "one name"),
     ],
