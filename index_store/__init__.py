@@ -3,6 +3,7 @@
 from index_store.base import (
     DiskFull,
     DuplicateCode,
+    Existing,
     FingerprintMismatch,
     GalleryClosed,
     GalleryError,
@@ -31,6 +32,7 @@ __all__ = [
     "MAX_METADATA_BYTES",
     "DiskFull",
     "DuplicateCode",
+    "Existing",
     "FingerprintMismatch",
     "GalleryClosed",
     "GalleryError",

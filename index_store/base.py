@@ -160,6 +160,13 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
+class Existing:
+    """An item that was there, in answer to one with an equal code that was therefore not stored."""
+
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
     """An item found by a search; ``distance`` counts differing bits."""
 
@@ -199,7 +206,7 @@ class IndexStats:
 
 # Named because a store's own ``list`` hides the type inside its class.
 Items = list[Item]
-Added = list[Item | InvalidItem | ItemExists | DuplicateCode]
+Added = list[Item | Existing | InvalidItem | ItemExists | DuplicateCode]
 SearchResults = list[SearchResult]
 NearestMatches = list[Match | None]
 
@@ -240,7 +247,10 @@ class GalleryStore(Protocol):
         """
 
     def add_each(self, items: Sequence[Item], on_duplicate: OnDuplicate = "add") -> Added:
-        """Like ``add``, but store the items that can be stored and give the error in place of each other."""
+        """Like ``add``, but store the items that can be stored and give the error in place of each other.
+
+        With "return", an item that is not stored because of an equal code is answered with Existing.
+        """
 
     def replace(self, item: Item) -> Item:
         """Put ``item`` in the place of the one with its id. Raises ItemNotFound, InvalidItem, DiskFull."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from index_store.base import Added, DuplicateCode, InvalidItem, Item, ItemExists, OnDuplicate
+from index_store.base import Added, DuplicateCode, Existing, InvalidItem, Item, ItemExists, OnDuplicate
 from index_store.validation import check_code, check_id, check_label, check_source, encode_metadata
 
 
@@ -25,7 +25,7 @@ class SameAs:
     place: int
 
 
-Fate = Candidate | Item | InvalidItem | ItemExists | DuplicateCode | SameAs
+Fate = Candidate | Existing | InvalidItem | ItemExists | DuplicateCode | SameAs
 
 
 def check_item(item: Item, bits: int) -> Candidate:
@@ -58,12 +58,10 @@ def decide(
     for item in items:
         fate: Fate = _decide_one(item, bits, taken, ids)
         if isinstance(fate, Candidate) and on_duplicate != "add":
-            place = first_with.get(item.code)
-            existing = SameAs(place) if place is not None else find_code(item.code)
-            if isinstance(existing, Item) and on_duplicate == "reject":
-                fate = DuplicateCode(existing)
-            elif existing is not None:
-                fate = existing
+            if item.code in first_with:
+                fate = SameAs(first_with[item.code])
+            elif (old := find_code(item.code)) is not None:
+                fate = DuplicateCode(old) if on_duplicate == "reject" else Existing(old)
             else:
                 first_with[item.code] = len(fates)
         if isinstance(fate, Candidate) and item.id is not None:
@@ -91,7 +89,7 @@ def answer(fates: Sequence[Fate], stored: Sequence[Item], on_duplicate: OnDuplic
             added.append(next(remaining))
         elif isinstance(fate, SameAs):
             first = cast(Item, added[fate.place])  # only a Candidate is pointed at
-            added.append(DuplicateCode(first) if on_duplicate == "reject" else first)
+            added.append(DuplicateCode(first) if on_duplicate == "reject" else Existing(first))
         else:
             added.append(fate)
     return added

@@ -30,6 +30,7 @@ from index_store.background import BackgroundJob
 from index_store.base import (
     Added,
     Codes,
+    Existing,
     GalleryClosed,
     GalleryError,
     GalleryNotFound,
@@ -206,7 +207,8 @@ class LocalGalleryStore:
 
     def add(self, items: Sequence[Item], on_duplicate: OnDuplicate = "add") -> Items:
         """Store items, all or none."""
-        return cast(Items, self._add(items, on_duplicate, all_or_none=True))
+        added = self._add(items, on_duplicate, all_or_none=True)
+        return [each.item if isinstance(each, Existing) else cast(Item, each) for each in added]
 
     def add_each(self, items: Sequence[Item], on_duplicate: OnDuplicate = "add") -> Added:
         """Store the items that can be stored, and say of each other one why not."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from index_store import DuplicateCode, GalleryStore, InvalidItem, Item, ItemExists, ItemNotFound
+from index_store import DuplicateCode, Existing, GalleryStore, InvalidItem, Item, ItemExists, ItemNotFound
 
 from .pictures import KeptPictures, PictureChange
 from .timing import StageTimes
@@ -45,7 +45,7 @@ class Enroller:
 
     def add(
         self, drafts: Sequence[Draft], on_duplicate: Literal["add", "return", "reject"], times: StageTimes
-    ) -> list[Item | Refused]:
+    ) -> list[Item | Existing | Refused]:
         """Store what can be stored as one durable transaction.
 
         Args:
@@ -54,7 +54,7 @@ class Enroller:
             times: gets the stage persist.
 
         Returns:
-            The stored item, or why it was refused, in the order given.
+            The stored item, the one that was there, or why it was refused, in the order given.
 
         Raises:
             StorageUnavailable, DiskFull: nothing was stored.

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from index_store import (
+    Existing,
     FingerprintMismatch,
     GalleryNotFound,
     GalleryStore,
@@ -133,9 +134,9 @@ class LocalGallery:
             raise coded
         draft = Draft(enrolment.id, enrolment.label, enrolment.metadata, coded.code, coded.hashed if keep else None)
         (stored,) = Enroller(self.store, self.pictures).add([draft], on_duplicate, times)
-        if not isinstance(stored, Item):
+        if isinstance(stored, Exception):
             raise stored
-        return item_json(stored)
+        return item_json(stored.item if isinstance(stored, Existing) else stored)
 
     def enrol(self, enrolments: Sequence[Enrolment], present: frozenset[str]) -> list[Outcome]:
         """Enrol whole pictures, new ones as one transaction; an item that would not change is left alone."""

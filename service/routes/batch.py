@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from index_store import Item
+from index_store import Existing, Item
 
 from .. import openapi
 from ..answers import item_answer
@@ -32,7 +32,7 @@ from ..schemas import (
     parse_object,
 )
 from ..timing import StageTimes
-from .common import check_fingerprint, enrolled_status, json_response, now_text, off_loop, runtime_of
+from .common import check_fingerprint, enrolled, json_response, off_loop, runtime_of
 
 router = APIRouter(tags=["gallery"])
 
@@ -79,18 +79,12 @@ async def enrol_batch(request: Request) -> Response:
             times = StageTimes()
             drafts = await _drafts(runtime, entries, batch.detect, times)
             good = [draft for draft in drafts if isinstance(draft, Draft)]
-            began = now_text()
             stored = await runtime.storage.run(lambda _: runtime.enroller.add(good, batch.on_duplicate, times))
         runtime.metrics.observe_stages(times.seconds)
         in_order = iter(stored)
         outcomes = [next(in_order) if isinstance(draft, Draft) else draft for draft in drafts]
-        results = [
-            BatchResult(status=enrolled_status(outcome, batch.on_duplicate, began), item=item_answer(outcome))
-            if isinstance(outcome, Item)
-            else _refused(outcome, request_id_of(request))
-            for outcome in outcomes
-        ]
-        return json_response(BatchAnswer(results=results))
+        request_id = request_id_of(request)
+        return json_response(BatchAnswer(results=[_result(outcome, request_id) for outcome in outcomes]))
 
 
 async def _read(
@@ -196,6 +190,9 @@ async def _hash(
     ]
 
 
-def _refused(error: Exception, request_id: str) -> BatchResult:
-    problem = problem_of(error) or internal_problem()
+def _result(outcome: Item | Existing | Exception, request_id: str) -> BatchResult:
+    if not isinstance(outcome, Exception):
+        item, status = enrolled(outcome)
+        return BatchResult(status=status, item=item_answer(item))
+    problem = problem_of(outcome) or internal_problem()
     return BatchResult(status=problem.kind.status, problem=problem_answer(problem, request_id))

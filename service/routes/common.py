@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timezone
 from typing import TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from index_store import Item
+from index_store import Existing, Item
 
 from ..bodies import BodyLimits, Form, read_form_or_json
 from ..errors import FieldProblem, ForeignCode, InvalidFields, NotReady
@@ -91,11 +90,6 @@ def json_response(answer: BaseModel, status: int = 200) -> Response:
     return Response(answer.model_dump_json(exclude_unset=True), status, media_type="application/json")
 
 
-def now_text() -> str:
-    """Give the time as the store writes it: RFC 3339, UTC, milliseconds."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def enrolled_status(item: Item, on_duplicate: str, began: str) -> int:
-    """Tell whether an enrolment made an item (201) or was answered with an older one (200)."""
-    return 200 if on_duplicate == "return" and (item.created_at or "") < began else 201
+def enrolled(outcome: Item | Existing) -> tuple[Item, int]:
+    """Give the item that answers an enrolment, and the status: it was made (201) or was there before (200)."""
+    return (outcome.item, 200) if isinstance(outcome, Existing) else (outcome, 201)

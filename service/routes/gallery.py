@@ -30,15 +30,7 @@ from ..schemas import (
     parse_json,
 )
 from ..timing import StageTimes
-from .common import (
-    check_fingerprint,
-    enrolled_status,
-    json_response,
-    no_query,
-    now_text,
-    read_call,
-    runtime_of,
-)
+from .common import check_fingerprint, enrolled, json_response, no_query, read_call, runtime_of
 
 router = APIRouter(tags=["gallery"])
 
@@ -79,13 +71,12 @@ async def enrol(request: Request) -> Response:
         sent = await read_call(request, runtime, EnrolForm, EnrolJson)
         times = StageTimes()
         draft = await _draft(runtime, sent.id, sent, times)
-        began = now_text()
-        outcomes = await runtime.storage.run(lambda _: runtime.enroller.add([draft], sent.on_duplicate, times))
+        (outcome,) = await runtime.storage.run(lambda _: runtime.enroller.add([draft], sent.on_duplicate, times))
         runtime.metrics.observe_stages(times.seconds)
-        if isinstance(outcomes[0], Exception):
-            raise outcomes[0]
-        status = enrolled_status(outcomes[0], sent.on_duplicate, began)
-        return json_response(item_answer(outcomes[0]), status)
+        if isinstance(outcome, Exception):
+            raise outcome
+        item, status = enrolled(outcome)
+        return json_response(item_answer(item), status)
 
 
 @router.get(

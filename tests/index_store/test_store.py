@@ -13,6 +13,7 @@ import pytest
 
 from index_store import (
     DuplicateCode,
+    Existing,
     FingerprintMismatch,
     GalleryClosed,
     GalleryError,
@@ -209,6 +210,15 @@ def test_add_each_stores_what_can_be_stored(store: GalleryStore) -> None:
     ]
     assert (results[2].existing.id, results[4].existing) == ("old", results[3])
     assert {item.id for item in store.list().items} == {"old", "b", results[5].id}
+
+
+def test_add_each_tells_items_that_were_there_from_those_it_made(store: GalleryStore) -> None:
+    (old,) = store.add([Item("old", "x", CODE)])
+    results = store.add_each(
+        [Item(name, "x", code) for name, code in (("a", CODE), ("b", bytes(8)), ("c", bytes(8)))], "return"
+    )
+    assert results == [Existing(old), store.get("b"), Existing(store.get("b"))]
+    assert len(store) == 2
 
 
 def test_an_unknown_way_with_duplicates_is_refused(store: GalleryStore) -> None:

@@ -124,6 +124,14 @@ def test_duplicates_within_a_batch_and_with_the_gallery(server: Any) -> None:
     assert server.count() == before
 
 
+def test_one_of_equal_codes_in_a_batch_is_made_and_answers_the_others(server: Any) -> None:
+    code = np.random.default_rng(14).bytes(server.bits // 8).hex()
+    items = [{"code": code, "label": label} for label in ("first", "second", "third")]
+    results = server.client.post("/gallery/batch", json={"items": items, "on_duplicate": "return"}).json()["results"]
+    assert [result["status"] for result in results] == [201, 200, 200]
+    assert [result["item"] for result in results] == [results[0]["item"]] * 3
+
+
 def test_ids_that_repeat_within_a_batch(server: Any) -> None:
     code = np.random.default_rng(13).bytes(server.bits // 8).hex()
     items = [{"code": code, "label": "x", "id": "twice"}] * 2

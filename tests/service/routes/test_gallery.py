@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,17 @@ def test_a_duplicate_code_is_added_returned_or_rejected(server: Any) -> None:
     fresh = {"code": code_of(server, 4).hex(), "label": "fourth", "on_duplicate": "return"}
     assert server.client.post("/gallery", json=fresh).status_code == 201
     assert server.count() == before + 1
+
+
+def test_an_item_of_a_time_to_come_was_there_all_the_same(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock may step back."""
+    ahead_ns = time.time_ns() + 3600 * 10**9
+    with monkeypatch.context() as clock:
+        clock.setattr("index_store.local.time.time_ns", lambda: ahead_ns)
+        first = server.enrol_code(code_of(server, 8), "first", id="from-the-future")
+    call = {"code": code_of(server, 8).hex(), "label": "second", "on_duplicate": "return"}
+    returned = server.client.post("/gallery", json=call)
+    assert (returned.status_code, returned.json()) == (200, first)
 
 
 def test_detect_enrols_the_best_box_else_the_whole_picture(
