@@ -8,15 +8,15 @@ from contextlib import contextmanager
 
 from .errors import NotReady, TooManyRequests
 
-_RETRY_AFTER_S = 1
-
 
 class Admission:
     """Permits for requests, given out before their bodies are read. Belongs to the event loop's thread."""
 
-    def __init__(self, limit: int) -> None:
-        """Give out at most ``limit`` permits at a time."""
+    def __init__(self, limit: int, kind: str = "requests", retry_after_s: int = 1) -> None:
+        """Give out at most ``limit`` permits at a time; who gets none may ask again after ``retry_after_s``."""
         self._limit = limit
+        self._kind = kind
+        self._retry_after_s = retry_after_s
         self._under_way = 0
         self._stopped = False
         self._idle = asyncio.Event()
@@ -38,7 +38,7 @@ class Admission:
         if self._stopped:
             raise NotReady("the service is stopping and takes no further requests", "shutting_down")
         if self._under_way >= self._limit:
-            raise TooManyRequests(self._limit, _RETRY_AFTER_S)
+            raise TooManyRequests(f"{self._limit} {self._kind}", self._retry_after_s)
         self._under_way += 1
         self._idle.clear()
         try:

@@ -60,7 +60,7 @@ def _lifespan(settings: Settings, metrics: Metrics) -> Callable[[FastAPI], Abstr
                 "bits": str(running.model.bits),
             },
             items=lambda: len(running.store),
-            under_way=lambda: running.admission.under_way,
+            under_way=lambda: running.requests_under_way,
         )
         app.state.runtime = running
         try:

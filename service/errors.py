@@ -147,9 +147,9 @@ class TooManyRequests(ServiceError):
         retry_after_s: whole seconds after which trying again makes sense.
     """
 
-    def __init__(self, limit: int, retry_after_s: int) -> None:
-        """Take the limit and when to try again."""
-        super().__init__(f"{limit} requests are under way, which is the limit; try again in {retry_after_s} s")
+    def __init__(self, limit: str, retry_after_s: int) -> None:
+        """Take the limit, such as "64 requests", and when to try again."""
+        super().__init__(f"{limit} are under way, which is the limit; try again in {retry_after_s} s")
         self.retry_after_s = retry_after_s
 
 

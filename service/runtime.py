@@ -31,6 +31,8 @@ _LOG = logging.getLogger("shitu.service")
 _INFERENCE_THREADS = 2  # one decodes while the other one's model keeps the cores busy
 _STORAGE_THREADS = 4
 _BATCHES = 2  # batch requests whose bodies may be in memory; further ones wait, unread
+_BATCHES_WAITING = 8  # enough to keep the two above busy; further ones are refused
+_BATCH_RETRY_AFTER_S = 5  # about what one batch takes
 _SWEEP = "picture sweep"
 
 
@@ -61,10 +63,16 @@ class Runtime:
     readiness: Readiness
     background: Background
     admission: Admission
+    batch_admission: Admission  # of their own, so that waiting batches never use up the permits of searches
     batch_slots: asyncio.Semaphore
     rebuild_error: str | None = None
     stopping: bool = False
     started_at: float = field(default_factory=time.time)
+
+    @property
+    def requests_under_way(self) -> int:
+        """How many requests are admitted, batches that wait among them."""
+        return self.admission.under_way + self.batch_admission.under_way
 
     def require_model(self) -> None:
         """Raise ModelMismatch if the gallery's codes are of another model than the loaded one."""
@@ -83,9 +91,11 @@ class Runtime:
         """Not ready, no admission, finish what was accepted (up to a deadline), snapshot, close."""
         deadline = time.monotonic() + self.settings.drain_timeout_s
         self.stopping = True
-        self.admission.stop()
-        if not await self.admission.drained(self.settings.drain_timeout_s):
-            _LOG.warning("stopping although %d requests are under way", self.admission.under_way)
+        admissions = (self.admission, self.batch_admission)
+        for admission in admissions:
+            admission.stop()
+        if not all(await asyncio.gather(*(each.drained(self.settings.drain_timeout_s) for each in admissions))):
+            _LOG.warning("stopping although %d requests are under way", self.requests_under_way)
         await self.background.stop()
         for pool in (self.inference, self.storage):
             left_s = max(1.0, deadline - time.monotonic())
@@ -161,6 +171,7 @@ async def _start(
         readiness=Readiness(store, inference, storage, background, canary),
         background=background,
         admission=Admission(settings.max_concurrent_requests),
+        batch_admission=Admission(_BATCHES + _BATCHES_WAITING, "batches", _BATCH_RETRY_AFTER_S),
         batch_slots=asyncio.Semaphore(_BATCHES),
     )
     background.start(_SWEEP, _sweep(storage, pictures))

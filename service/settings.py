@@ -158,7 +158,7 @@ class Settings(BaseSettings):
         256 * 2**20, ge=1, description="largest body of POST /gallery/batch"
     )
     max_concurrent_requests: Annotated[int, Number] = Field(
-        64, ge=1, description="requests under way or waiting; further ones are answered 429"
+        64, ge=1, description="requests other than batches under way or waiting; further ones are answered 429"
     )
     drain_timeout_s: Annotated[float, Number] = Field(
         20.0, ge=0, allow_inf_nan=False, description="time to finish accepted requests when the service stops"

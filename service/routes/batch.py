@@ -72,7 +72,7 @@ class _Pictured:
 async def enrol_batch(request: Request) -> Response:
     """Add many items. Bad ones get a problem in their place; all good ones go in as one transaction."""
     runtime = runtime_of(request)
-    with runtime.admission.permit():
+    with runtime.batch_admission.permit():
         runtime.require_model()
         async with runtime.batch_slots:  # before the body is read: this bounds the memory that batches take
             batch, entries = await _read(request, runtime)

@@ -74,7 +74,7 @@ async def health(request: Request) -> Response:
         checks=_checks(failures),
         version=version("shitu-hash"),
         uptime_s=round(time.time() - runtime.started_at, 1),
-        requests_under_way=runtime.admission.under_way,
+        requests_under_way=runtime.requests_under_way,
         hasher=runtime.model.hasher,
         detector=runtime.model.detector,
         model_fingerprint=runtime.model.fingerprint,

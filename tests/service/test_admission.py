@@ -19,6 +19,7 @@ def test_no_more_than_the_limit_are_under_way() -> None:
         with pytest.raises(TooManyRequests) as caught, admission.permit():
             pass
         assert caught.value.retry_after_s >= 1
+        assert "2 requests are under way" in str(caught.value)
         assert admission.under_way == 2
     assert admission.under_way == 0
     with admission.permit():

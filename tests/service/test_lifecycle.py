@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import os
 import signal
@@ -21,6 +22,9 @@ import pytest
 
 from index_store import Item, open_gallery
 from models.inference import Hasher
+from service import runtime
+from service.errors import NotReady
+from service.metrics import Metrics
 from service.settings import Settings
 
 SHITU = [sys.executable, "-m", "service.cli"]
@@ -272,19 +276,22 @@ def test_orphans_of_a_crash_are_swept_at_start(serve: Any, tmp_path: Path, photo
 # Load and stop
 
 
-def slow_upload(port: int, label: str, picture: bytes) -> tuple[http.client.HTTPConnection, bytes]:
-    """Begin an enrolment and send half of its body; give the other half."""
+def slow_upload(
+    port: int, label: str, picture: bytes, *, batch: bool = False
+) -> tuple[http.client.HTTPConnection, bytes]:
+    """Begin an enrolment, by itself or as a batch of one, and send half of its body; give the other half."""
     boundary = "boundary"
+    path, plural = ("/gallery/batch", "s") if batch else ("/gallery", "")
     body = (
         (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="label"\r\n\r\n{label}\r\n'
-            f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+            f'--{boundary}\r\nContent-Disposition: form-data; name="label{plural}"\r\n\r\n{label}\r\n'
+            f'--{boundary}\r\nContent-Disposition: form-data; name="image{plural}"; filename="a"\r\n\r\n'
         ).encode()
         + picture
         + f"\r\n--{boundary}--\r\n".encode()
     )
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.putrequest("POST", "/gallery")
+    connection.putrequest("POST", path)
     connection.putheader("Content-Type", f"multipart/form-data; boundary={boundary}")
     connection.putheader("Content-Length", str(len(body)))
     connection.endheaders(body[: len(body) // 2])
@@ -309,6 +316,48 @@ def test_more_requests_than_allowed_are_told_to_come_again(
             assert connection.getresponse().status == 201
             connection.close()
         assert server.search(photo_files["coffee"])[0]["matches"][0]["label"] == "upload 0"
+
+
+def test_batches_leave_the_permits_of_other_requests_alone(
+    serve: Any, tmp_path: Path, photo_files: dict[str, bytes]
+) -> None:
+    with serve(tmp_path, max_concurrent_requests=1) as server:
+        batches = 10  # two are read, eight wait
+        uploads = [slow_upload(server.port, "batch", photo_files["coffee"], batch=True) for _ in range(batches)]
+        deadline = time.monotonic() + 10
+        while server.metric("shitu_requests_under_way") < batches:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert server.search(photo_files["rocket"])[0]["matches"] == []
+        call = {"items": [{"code": "00" * (server.bits // 8), "label": "one too many"}]}
+        refused = server.client.post("/gallery/batch", json=call)
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_requests")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert "10 batches are under way" in refused.json()["detail"]
+        for connection, rest in uploads:
+            connection.send(rest)
+            assert connection.getresponse().status == 200
+            connection.close()
+        assert server.client.post("/gallery/batch", json=call).status_code == 200
+        assert server.count() == batches + 1
+
+
+@pytest.mark.parametrize("kind", ["admission", "batch_admission"])
+def test_a_stop_waits_for_all_that_was_admitted(
+    make_settings: Callable[..., Settings], tmp_path: Path, kind: str
+) -> None:
+    async def scenario() -> None:
+        running = await runtime.start(make_settings(tmp_path), Metrics())
+        admission = getattr(running, kind)
+        with admission.permit():
+            stopping = asyncio.create_task(running.stop())
+            done, _ = await asyncio.wait({stopping}, timeout=1)
+            assert not done
+            with pytest.raises(NotReady), admission.permit():
+                pass
+        await stopping
+
+    asyncio.run(scenario())
 
 
 def test_a_stopping_service_finishes_what_it_accepted(
