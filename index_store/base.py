@@ -289,8 +289,8 @@ class GalleryStore(Protocol):
     def has_source(self, source: str) -> bool:
         """Say whether any item has this source."""
 
-    def sources(self) -> Iterator[tuple[str, str]]:
-        """Walk over (id, source) of every item that has a source, by id."""
+    def sources(self, label: str | None = None) -> Iterator[tuple[str, str]]:
+        """Walk over (id, source) of every item that has a source, by id; ``label`` keeps only its items."""
 
     def recode(
         self,

@@ -194,11 +194,12 @@ class Catalog:
         """Say whether any item has this source."""
         return bool(self._read("SELECT 1 FROM item WHERE source = ? LIMIT 1", (source,)))
 
-    def sources(self, after: str, limit: int) -> list[tuple[str, str]]:
+    def sources(self, after: str, limit: int, label: str | None) -> list[tuple[str, str]]:
         """Return at most ``limit`` (id, source) with ids above ``after``, by id."""
-        return self._read(
-            "SELECT id, source FROM item WHERE id > ? AND source IS NOT NULL ORDER BY id LIMIT ?", (after, limit)
-        )
+        wanted = "id > ? AND source IS NOT NULL ORDER BY id LIMIT ?"
+        if label is None:
+            return self._read(f"SELECT id, source FROM item WHERE {wanted}", (after, limit))
+        return self._read(f"SELECT id, source FROM item WHERE label = ? AND {wanted}", (label, after, limit))
 
     def describe(self, rows: Sequence[int]) -> dict[int, tuple[str, str, str | None]]:
         """Return {row: (id, label, metadata text)} of those rows that are there."""

@@ -437,11 +437,12 @@ class LocalGalleryStore:
         self._check_open()
         return self._catalog.has_source(source)
 
-    def sources(self) -> Iterator[tuple[str, str]]:
+    def sources(self, label: str | None = None) -> Iterator[tuple[str, str]]:
         """Walk over (id, source)."""
         self._check_open()
+        label = check_query_label(label)
         after = ""
-        while found := self._catalog.sources(after, _SOURCES_AT_ONCE):
+        while found := self._catalog.sources(after, _SOURCES_AT_ONCE, label):
             yield from found
             after = found[-1][0]
 

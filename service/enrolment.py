@@ -11,8 +11,6 @@ from index_store import DuplicateCode, Existing, GalleryStore, InvalidItem, Item
 from .pictures import KeptPictures, PictureChange
 from .timing import StageTimes
 
-_PAGE = 1000
-
 Refused = InvalidItem | ItemExists | DuplicateCode
 
 
@@ -112,14 +110,9 @@ class Enroller:
             StorageUnavailable, DiskFull.
         """
         with self._pictures.change() as change:
-            cursor: str | None = None
-            while True:
-                page = self._store.list(cursor, _PAGE, label)
-                for item in page.items:
-                    change.touch(item.source)
-                cursor = page.next_cursor
-                if cursor is None:
-                    return self._store.remove_label(label)
+            for _, source in self._store.sources(label):
+                change.touch(source)
+            return self._store.remove_label(label)
 
     def _hold(self, item_id: str, change: PictureChange) -> Item:
         """Give an item whose picture is sure to stay on disk for as long as the change lasts."""

@@ -473,6 +473,10 @@ def test_sources_are_found_and_walked_over(store: GalleryStore) -> None:
     assert store.has_source("1.jpg")
     assert not store.has_source("2.jpg")
     assert list(store.sources()) == [(f"{n:05}", f"{n}.jpg") for n in range(1, 2500, 2)]
+    store.add([Item("01000y", "y", CODE, {}, "y.jpg"), Item("z", "z", CODE)])
+    assert list(store.sources("x")) == [(f"{n:05}", f"{n}.jpg") for n in range(1, 2500, 2)]
+    assert list(store.sources("y")) == [("01000y", "y.jpg")]
+    assert list(store.sources("z")) == []
 
 
 # Opening

@@ -137,6 +137,16 @@ def test_an_item_that_goes_while_it_is_replaced(
     assert kept(tmp_path) == set()
 
 
+def test_a_label_goes_without_a_look_at_items_that_have_no_picture(store: GalleryStore, pictures: KeptPictures) -> None:
+    class Unlisted(Meddling):
+        def list(self, *_: object) -> None:
+            raise AssertionError("every item was read")
+
+    store.add([Item(None, "x", CODE)] * 3)
+    unlisted: Any = Unlisted(store, lambda: None)
+    assert Enroller(unlisted, pictures).remove_label("x") == 3
+
+
 def test_a_label_goes_with_its_pictures(tmp_path: Path, enroller: Enroller) -> None:
     drafts = [
         Draft(None, "x", {}, CODE, b"same"),
