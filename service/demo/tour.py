@@ -20,7 +20,7 @@ _BATCH_IMAGES = 16
 class Finding:
     """One search: what was shown, what was found, and how long the whole request took.
 
-    ``found`` and ``distance`` (bits) are None when nothing lay within the service's Hamming radius.
+    ``found`` and ``distance`` (bits) are None when nothing lay within the Hamming radius.
     """
 
     label: str
@@ -54,17 +54,16 @@ def enrol(client: httpx.Client, photos: Sequence[Photo], progress: Callable[[int
     return stored
 
 
-def search(client: httpx.Client, photos: Sequence[Photo], progress: Callable[[int], None]) -> list[Finding]:
+def search(
+    client: httpx.Client, photos: Sequence[Photo], hamming_radius: int, progress: Callable[[int], None]
+) -> list[Finding]:
     """Search every photo as a whole picture with ``POST /search``; one `Finding` each, in order."""
+    fields = {"top_k": "1", "detect": "false", "hamming_radius": str(hamming_radius)}
     findings = []
     for number, photo in enumerate(photos, start=1):
         data = encode_jpeg(photo.picture)
         started = time.perf_counter()
-        answer = _checked(
-            client.post(
-                "/search", files={"image": ("query.jpg", data, "image/jpeg")}, data={"top_k": "1", "detect": "false"}
-            )
-        )
+        answer = _checked(client.post("/search", files={"image": ("query.jpg", data, "image/jpeg")}, data=fields))
         took_ms = (time.perf_counter() - started) * 1000
         matches = answer["objects"][0]["matches"]
         best = matches[0] if matches else {"label": None, "distance": None}
