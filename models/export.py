@@ -75,6 +75,8 @@ def export(config, weights, target: Path, hamming_radius: int | None = None) -> 
     model.set_state_dict({name: weights[name] for name in model.state_dict()})
     model.eval()
     preprocessing = Preprocessing.from_ops(config.transform_ops)
+    if config.export_size is not None:
+        preprocessing = replace(preprocessing, size=config.export_size)
     bits = int(config.backbone["class_num"])
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:

@@ -46,7 +46,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Config:
-    """A checked configuration; nested maps that other modules check are kept as maps."""
+    """A checked configuration; nested maps that other modules check are kept as maps.
+
+    ``export_size`` is the (height, width) of ``Global.image_shape``, for which the model is exported; None takes
+    the size it was trained at.
+    """
 
     name: str
     seed: int
@@ -64,6 +68,7 @@ class Config:
     backgrounds: str | None
     num_workers: int
     binarize: str
+    export_size: tuple[int, int] | None
 
 
 def load_config(path: Path | str, overrides: Iterable[str] = ()) -> Config:
@@ -100,6 +105,7 @@ def _parse(root: _Section) -> Config:
         ema_decay=float(general.take("ema_decay", 0.999)),
         save_interval_s=float(general.take("save_interval_s", 120.0)),
         binarize=general.take("feature_binarize", "sign"),
+        export_size=_image_shape(general.take("image_shape", None)),
         transform_ops=train.take("transform_ops"),
         backbone=backbone,
         pretrained=Path(pretrained) if pretrained else None,
@@ -113,6 +119,14 @@ def _parse(root: _Section) -> Config:
     )
     root.finish()
     return config
+
+
+def _image_shape(value: Any) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) != 3 or value[0] != 3 or not all(isinstance(n, int) for n in value):
+        raise ConfigError(f"Global.image_shape must be [3, height, width], not {value!r}")
+    return value[1], value[2]
 
 
 def _loss(entry: Any) -> tuple[str, float, dict[str, Any]]:

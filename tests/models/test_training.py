@@ -127,6 +127,11 @@ def test_export_gives_a_model_folder(config_path: Path, trained: Path) -> None:
     again = Hasher.load(trained / "export", "cpu")
     assert again.fingerprint == hasher.fingerprint
     assert (trained / "export" / "README.md").read_text("utf-8") == "a card"
+    # For another input size it is another model.
+    assert run("models.export", config_path, "-o", "Global.image_shape=[3, 48, 48]").returncode == 0
+    larger = Hasher.load(trained / "export", "cpu")
+    assert "48 x 48" in larger.describe()
+    assert larger.fingerprint != hasher.fingerprint
 
 
 def test_batches_start_anywhere(config_path: Path) -> None:
@@ -149,6 +154,7 @@ def test_batches_start_anywhere(config_path: Path) -> None:
         ("Colour=red", "Colour"),
         ("Arch.name=ClsModel", "RecModel"),
         ("Stages.0.batchsize=3", "batchsize"),
+        ("Global.image_shape=[256, 256]", "image_shape"),
         ("Stages.7.epochs=3", "Stages.7.epochs"),
         ("Loss.Train=[3]", "Loss.Train"),
         ("Global=3", "Global"),
