@@ -25,7 +25,7 @@ def main(
 ) -> None:
     """Write inference.json, inference.pdiparams and inference.yml (preprocessing, bits, binarisation, fingerprint).
 
-    The batch is dynamic, and the classification head is left out: the graph gives the features whose signs are the
+    Batch and picture size are dynamic, and the classification head is left out: the graph gives the features whose signs are the
     code. The folder replaces an older one in one step.
     """
     # Imported here, so that --help does not wait for Paddle.
@@ -81,7 +81,7 @@ def export(config, weights, target: Path, hamming_radius: int | None = None) -> 
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         folder = Path(temporary) / "model"
-        spec = paddle.static.InputSpec([None, 3, *preprocessing.input_size], "float32", name="x")
+        spec = paddle.static.InputSpec([None, 3, None, None], "float32", name="x")
         paddle.jit.save(model, str(folder / "inference"), input_spec=[spec])
         manifest = Manifest(
             kind="hasher",

@@ -74,12 +74,20 @@ class MobileNetV1(nn.Layer):
         pooled = []
         # A pooled block below first_block cannot be seen; the one right below it is the input itself.
         if self.first_block > 1 and self.first_block - 1 in self.pooled_blocks:
-            pooled.append(_spatial_mean(x))
+            pooled.append(self._pool(x))
         for block in range(self.first_block, LAST_BLOCK + 1):
             x = self.conv0(x) if block == 0 else self._separable(block, x)
             if block in self.pooled_blocks:
-                pooled.append(_spatial_mean(x))
+                pooled.append(self._pool(x))
         return pooled[0] if len(pooled) == 1 else paddle.concat(pooled, axis=1)
+
+    def _pool(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Mean over height and width: float32 (B, C, H, W) to (B, C)."""
+        if not self.training:
+            return F.adaptive_avg_pool2d(x, 1).flatten(1)
+        # The same as a product: the gradients of Paddle's own pooling and mean are ten times slower on a CPU.
+        area = x.shape[2] * x.shape[3]
+        return paddle.matmul(x.flatten(2), paddle.full([area, 1], 1.0 / area)).squeeze(2)
 
     def trunk(self, x: paddle.Tensor, first_block: int) -> paddle.Tensor:
         """Run the blocks below ``first_block`` only: what a net built with it takes as input."""
@@ -89,12 +97,6 @@ class MobileNetV1(nn.Layer):
 
     def _separable(self, block: int, x: paddle.Tensor) -> paddle.Tensor:
         return getattr(self, f"conv{block}_pw")(getattr(self, f"conv{block}_dw")(x))
-
-
-def _spatial_mean(x: paddle.Tensor) -> paddle.Tensor:
-    """Mean over height and width as a product: the gradient of Paddle's own mean is ten times slower on a CPU."""
-    area = x.shape[2] * x.shape[3]
-    return paddle.matmul(x.flatten(2), paddle.full([area, 1], 1.0 / area)).squeeze(2)
 
 
 class _Conv(nn.Conv2D):

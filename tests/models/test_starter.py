@@ -43,5 +43,5 @@ def test_it_finds_products_it_never_saw(shared: Path) -> None:
         distances = np.bitwise_count(codes ^ code).sum(axis=1, dtype=np.int64)
         distances[index] = hasher.bits + 1
         right += products[distances.argmin()] == products[index]
-    assert len(paths) == 550
+    assert len(paths) >= 550
     assert right / len(paths) >= 0.88
