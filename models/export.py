@@ -25,8 +25,8 @@ def main(
 ) -> None:
     """Write inference.json, inference.pdiparams and inference.yml (preprocessing, bits, binarisation, fingerprint).
 
-    Batch and picture size are dynamic, and the classification head is left out: the graph gives the features whose signs are the
-    code. The folder replaces an older one in one step.
+    Batch and picture size are dynamic, and the classification head is left out: the graph gives the features whose
+    signs are the code. The folder replaces an older one in one step.
     """
     # Imported here, so that --help does not wait for Paddle.
     from models.inference import ModelError
