@@ -24,7 +24,7 @@ from models.inference import Engine, Preprocessing, available_cores
 from .augment import Image
 from .checkpoint import Ema, Weights, load_checkpoint, save_checkpoint, to_weights
 from .config import Config, ConfigError, Stage
-from .datasets import Batch, Dataset, batches, load_datasets, read_list, read_rgb
+from .datasets import Batch, Dataset, DatasetError, batches, load_datasets, read_list, read_rgb
 
 CHECKPOINT_NAME = "last.pdparams"
 WEIGHTS_NAME = "final.pdparams"
@@ -80,6 +80,11 @@ class StageRun:
         self.stage = stage = config.stages[number]
         self.step = 0
         self.epoch_steps = len(dataset) // stage.batch_size
+        if self.epoch_steps == 0:
+            raise DatasetError(
+                f"{len(dataset)} pictures do not fill a batch of {stage.batch_size}: lower Stages.{number}.batch_size, "
+                "or give the dataset a higher repeat"
+            )
         self.total_steps = max(1, round(stage.epochs * self.epoch_steps))
         self._weights = weights
         self._model = build_model(config, len(dataset.class_names), stage.first_block)

@@ -172,6 +172,7 @@ def test_configuration_errors_name_the_key(config_path: Path, override: str, mes
         ("Loss.Train=[{TripletLoss: {}}]", "TripletLoss"),
         ("Loss.Train=[{CELoss: {temperature: 2}}]", "temperature"),
         ("Arch.Backbone.name=ResNet9000", "ResNet9000"),
+        ("Stages.0.batch_size=100", "Stages.0.batch_size"),
         ("DataLoader.Train.dataset=[{image_root: /nowhere, cls_label_path: /nowhere/list.txt}]", "list.txt"),
     ],
 )
