@@ -116,5 +116,5 @@ def select_boxes(rows: npt.NDArray[np.floating], width: int, height: int, thresh
     boxes = np.clip(rows[:, 2:], 0, [width, height, width, height])
     keep = (rows[:, 0] >= 0) & (rows[:, 1] >= threshold)
     keep &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    found = np.concatenate([boxes, rows[:, 1:2]], axis=1)[keep].astype(np.float32)
+    found: Boxes = np.concatenate([boxes, rows[:, 1:2]], axis=1)[keep].astype(np.float32)
     return found[np.argsort(-found[:, 4], kind="stable")][: max(0, max_objects)]

@@ -110,7 +110,7 @@ class Hasher:
         for image in images:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
                 raise ValueError(f"a picture must be RGB uint8 (H, W, 3), not {image.dtype} {image.shape}")
-        parts = [np.zeros((0, self.bits), np.float32)]
+        parts: list[Tensor] = [np.zeros((0, self.bits), np.float32)]
         for start in range(0, len(images), _MAX_BATCH):
             batch = np.stack([self._manifest.preprocessing(image) for image in images[start : start + _MAX_BATCH]])
             parts.append(_features(self._engine, batch))
