@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from index_store import DiskFull, GalleryError, StorageUnavailable
+from index_store.snapshot import sync_folder
 
 SOURCE_PREFIX = "kept:"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -124,8 +125,8 @@ class KeptPictures:
         if not path.exists():
             if not path.parent.is_dir():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                _sync_folder(self._folder.parent)
-                _sync_folder(self._folder)
+                sync_folder(self._folder.parent)
+                sync_folder(self._folder)
             torn = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
             try:
                 with torn.open("wb") as file:
@@ -137,7 +138,7 @@ class KeptPictures:
                 torn.unlink(missing_ok=True)
                 raise
         # Also when the file was there: another thread may have renamed it an instant ago.
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
     def _path(self, source: str) -> Path | None:
         digest = source.removeprefix(SOURCE_PREFIX)
@@ -169,11 +170,3 @@ class PictureChange:
         if source is not None and source.startswith(SOURCE_PREFIX):
             self._pictures._hold(source)
             self.sources.append(source)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

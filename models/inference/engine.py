@@ -55,15 +55,8 @@ class ModelFiles:
 
     def digest(self) -> bytes:
         """SHA-256 over the bytes of graph and parameters."""
-        digest = hashlib.sha256()
-        for path in (self.graph, self.params):
-            with path.open("rb") as stream:
-                digest.update(
-                    hashlib.file_digest(stream, "sha256").digest()
-                    if hasattr(hashlib, "file_digest")
-                    else hashlib.sha256(stream.read()).digest()
-                )
-        return digest.digest()
+        parts = (hashlib.sha256(path.read_bytes()).digest() for path in (self.graph, self.params))
+        return hashlib.sha256(b"".join(parts)).digest()
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def _warp(image: Image, size: int, rng: np.random.Generator, strength: float) ->
 
 
 def _relight(view: Image, rng: np.random.Generator, strength: float) -> Image:
-    """Brightness, contrast, saturation and colour cast as one affine map of RGB; sometimes gamma or a shadow."""
+    """Brightness, contrast, saturation and colour cast as one affine map of RGB; sometimes light from one side."""
     contrast, saturation = 1 + rng.uniform(-0.35, 0.35, 2) * strength
     cast = 1 + rng.uniform(-0.12, 0.12, 3) * strength
     if rng.random() < 0.05:

@@ -207,10 +207,11 @@ def _train_stage(
 
 def _endless_batches(config: Config, run: StageRun, dataset: Dataset, backgrounds: list[Image]) -> Iterator[Batch]:
     """Batches from the run's step on, epoch after epoch, each epoch in an order and with views of its own."""
+    preprocessing = Preprocessing.from_ops(config.transform_ops)
     for epoch in count(run.step // run.epoch_steps):
         yield from batches(
             dataset,
-            Preprocessing.from_ops(config.transform_ops),
+            preprocessing,
             run.stage.batch_size,
             (config.seed, run.number, epoch),
             start=run.step % run.epoch_steps,
