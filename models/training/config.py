@@ -1,186 +1,228 @@
-"""Training configuration: a YAML file in PP-ShiTu's vocabulary, checked key by key.
+"""What a training is: one frozen object that the loop, the evaluation and the export read.
 
-``-o a.b=value`` overrides single keys; a value is read as YAML.
+:func:`models.training.config_file.load_config` makes it from a YAML file in PP-ShiTu's vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 
 class ConfigError(Exception):
-    """The configuration cannot be used; the text names the key."""
+    """The configuration cannot be used; the text names the file, line and key."""
+
+
+@dataclass(frozen=True)
+class Arch:
+    """``Arch``: the network. The maps go to :func:`models.nets.build` as they are.
+
+    Attributes:
+        backbone: ``name``, ``class_num`` (the bits) and what else the architecture takes.
+        pretrained: False; True for the published weights; or a path or URL of weights.
+        use_ssld: choose the distilled variant of the published weights.
+        neck: ``name`` and settings, or None.
+        head: ``name`` and settings, or None. A ``class_num`` of ``auto`` counts the classes of the list files.
+    """
+
+    backbone: Mapping[str, Any]
+    pretrained: bool | str
+    use_ssld: bool
+    neck: Mapping[str, Any] | None
+    head: Mapping[str, Any] | None
+
+    @property
+    def bits(self) -> int:
+        """Length of the code."""
+        return int(self.backbone["class_num"])
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One entry of ``Loss.Train``: a name in :data:`models.losses.LOSSES`, its weight and its settings."""
+
+    name: str
+    weight: float
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """``Optimizer.lr``: learning rate by step.
+
+    Attributes:
+        name: ``Cosine``, ``Piecewise`` or ``Constant``.
+        learning_rate: at the top, before warm-up ``warmup_start_lr``, at the end of a cosine ``eta_min``.
+        warmup_epoch: linear warm-up, in epochs; may be a fraction.
+        decay_epochs: where ``values`` change, for Piecewise: one fewer than the values.
+        values: learning rates, for Piecewise.
+    """
+
+    name: str
+    learning_rate: float
+    warmup_epoch: float = 0.0
+    warmup_start_lr: float = 0.0
+    eta_min: float = 0.0
+    decay_epochs: tuple[float, ...] = ()
+    values: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """``Optimizer``.
+
+    Attributes:
+        name: ``SGD``, ``Momentum``, ``Adam`` or ``AdamW``.
+        schedule: of the learning rate.
+        momentum: of Momentum.
+        beta1, beta2, epsilon: of Adam and AdamW.
+        weight_decay: ``regularizer`` (L2, added to the gradient), or of AdamW ``weight_decay`` (decoupled).
+        clip_norm: largest norm of one parameter's gradient, or None.
+        clip_norm_global: largest norm of all gradients together, or None.
+        backbone_lr_mult: factor on the learning rate of the pretrained layers.
+    """
+
+    name: str
+    schedule: Schedule
+    momentum: float = 0.9
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    clip_norm_global: float | None = None
+    backbone_lr_mult: float = 1.0
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One part of the training with its own learning-rate schedule.
+    """One part of the training with its own schedule; a file without ``Stages`` has one.
 
     Attributes:
         name: for the log.
-        first_block: blocks below it stay frozen and run on Paddle Inference; 0 trains everything.
         epochs: may be a fraction.
-        batch_size: pictures a step.
-        learning_rate: of the new layers (``norm``, ``fc``, head), at the top of the cosine.
-        backbone_rate: factor on it for the pretrained layers.
-        warmup_epoch: linear warm-up, in epochs.
-        weight_decay: decoupled (AdamW).
-        strength: of the augmentation, 0 to 1.
+        batch_size: pictures a step on one device.
+        optimizer: with the stage's own changes laid over ``Optimizer``.
+        first_block: blocks below it stay frozen and run on Paddle Inference; 0 trains everything.
     """
 
     name: str
-    first_block: int
     epochs: float
     batch_size: int
-    learning_rate: float
-    backbone_rate: float = 0.1
-    warmup_epoch: float = 0.5
-    weight_decay: float = 1e-4
-    strength: float = 1.0
+    optimizer: OptimizerConfig
+    first_block: int = 0
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """``sampler``: how pictures make batches.
+
+    Attributes:
+        name: ``BatchSampler``, ``DistributedBatchSampler`` or ``PKSampler``.
+        batch_size: pictures a batch on one device.
+        shuffle: a new order each epoch.
+        drop_last: leave out the last part that does not fill a batch.
+        sample_per_id: pictures of each class in a batch, for PKSampler.
+    """
+
+    name: str
+    batch_size: int
+    shuffle: bool = True
+    drop_last: bool = True
+    sample_per_id: int | None = None
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """``DataLoader.Train``, ``.Eval.Query`` or ``.Eval.Gallery``.
+
+    Attributes:
+        datasets: one map a source, see :func:`models.training.datasets.load_datasets`.
+        transform_ops: one-key maps, see :class:`models.training.transforms.Transforms`.
+        sampler: of the batches.
+        num_workers: threads that decode and transform.
+    """
+
+    datasets: tuple[Mapping[str, Any], ...]
+    transform_ops: tuple[Mapping[str, Any], ...]
+    sampler: Sampler
+    num_workers: int = 2
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """``Metric.Eval``: which figures are printed and logged; ``precision_topk`` and ``recall_topk`` are ranks."""
+
+    recall_topk: tuple[int, ...] = (1, 5)
+    precision_topk: tuple[int, ...] = ()
+    mean_average_precision: bool = True
+
+
+@dataclass(frozen=True)
+class Amp:
+    """``AMP``: mixed precision. ``level`` is O1 or O2."""
+
+    level: str
+    scale_loss: float
+    use_dynamic_loss_scaling: bool
 
 
 @dataclass(frozen=True)
 class Config:
-    """A checked configuration; nested maps that other modules check are kept as maps.
+    """A checked configuration.
 
-    ``export_size`` is the (height, width) of ``Global.image_shape``, for which the model is exported; None takes
-    the size it was trained at.
+    Attributes:
+        name: of the model, for logs and ``inference.yml``.
+        seed: of everything random.
+        device: ``auto``, ``cpu`` or ``gpu``.
+        output_dir: of checkpoints, log, curves.
+        checkpoints: path of a checkpoint to resume, or None.
+        pretrained_model: path of weights of the whole network to start from, or None.
+        save_interval: epochs between kept checkpoints ``epoch_N.pdparams``; 0 keeps only best and last.
+        save_interval_s: seconds between writes of the last checkpoint.
+        eval_during_train, eval_interval: evaluate every so many epochs (and at the end).
+        print_batch_step: steps between lines where the output is no terminal.
+        image_shape: (height, width) that the model is exported for; None takes the size it is evaluated at.
+        save_inference_dir: where the export goes; None for ``output_dir/export``.
+        feature_normalize: divide features by their length before they are compared (no effect on signs).
+        binarize: ``sign`` or ``round``.
+        ema_decay: of the averaged weights, or None.
+        notes: a sentence for each key that was read and has no effect here.
     """
 
     name: str
     seed: int
+    device: str
     output_dir: Path
-    ema_decay: float
+    checkpoints: Path | None
+    pretrained_model: Path | None
+    save_interval: int
     save_interval_s: float
-    transform_ops: list[dict[str, Any]]
-    backbone: dict[str, Any]
-    pretrained: Path | None
-    neck: dict[str, Any] | None
-    head: dict[str, Any]
-    losses: list[tuple[str, float, dict[str, Any]]]
-    stages: tuple[Stage, ...]
-    datasets: list[dict[str, Any]]
-    backgrounds: str | None
-    num_workers: int
+    eval_during_train: bool
+    eval_interval: int
+    print_batch_step: int
+    image_shape: tuple[int, int] | None
+    save_inference_dir: Path | None
+    feature_normalize: bool
     binarize: str
-    export_size: tuple[int, int] | None
+    ema_decay: float | None
+    arch: Arch
+    losses: tuple[LossTerm, ...]
+    stages: tuple[Stage, ...]
+    amp: Amp | None
+    train: LoaderConfig
+    query: LoaderConfig | None
+    gallery: LoaderConfig | None
+    metrics: Metrics
+    notes: tuple[str, ...] = ()
 
-
-def load_config(path: Path | str, overrides: Iterable[str] = ()) -> Config:
-    """Read and check a configuration.
-
-    Raises:
-        ConfigError: not YAML, an unknown or missing key, or a value of the wrong kind.
-    """
-    try:
-        content = yaml.safe_load(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"configuration {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"configuration {path} must be a map of sections")
-    for override in overrides:
-        _apply(content, override)
-    try:
-        return _parse(_Section(content, ""))
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-
-
-def _parse(root: _Section) -> Config:
-    general, arch, loader = root.section("Global"), root.section("Arch"), root.section("DataLoader")
-    if (name := arch.take("name", "RecModel")) != "RecModel":
-        raise ConfigError(f"Arch.name must be RecModel, not {name!r}")
-    backbone = dict(arch.take("Backbone"))
-    pretrained = backbone.pop("pretrained", None)
-    train = loader.section("Train")
-    config = Config(
-        name=str(general.take("name")),
-        seed=int(general.take("seed", 0)),
-        output_dir=Path(general.take("output_dir")),
-        ema_decay=float(general.take("ema_decay", 0.999)),
-        save_interval_s=float(general.take("save_interval_s", 120.0)),
-        binarize=general.take("feature_binarize", "sign"),
-        export_size=_image_shape(general.take("image_shape", None)),
-        transform_ops=train.take("transform_ops"),
-        backbone=backbone,
-        pretrained=Path(pretrained) if pretrained else None,
-        neck=arch.take("Neck", None),
-        head=dict(arch.take("Head")),
-        losses=[_loss(entry) for entry in root.section("Loss").take("Train")],
-        stages=tuple(_stage(entry) for entry in root.take("Stages")),
-        datasets=train.take("dataset"),
-        backgrounds=train.take("backgrounds", None),
-        num_workers=int(train.take("num_workers", 2)),
-    )
-    root.finish()
-    return config
-
-
-def _image_shape(value: Any) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    if not isinstance(value, list) or len(value) != 3 or value[0] != 3 or not all(isinstance(n, int) for n in value):
-        raise ConfigError(f"Global.image_shape must be [3, height, width], not {value!r}")
-    return value[1], value[2]
-
-
-def _loss(entry: Any) -> tuple[str, float, dict[str, Any]]:
-    if not isinstance(entry, Mapping) or len(entry) != 1:
-        raise ConfigError(f"Loss.Train: each entry is one loss with its settings, not {entry!r}")
-    ((name, settings),) = entry.items()
-    settings = dict(settings or {})
-    return str(name), float(settings.pop("weight", 1.0)), settings
-
-
-def _stage(entry: Any) -> Stage:
-    try:
-        return Stage(**entry)
-    except TypeError as error:
-        raise ConfigError(f"Stages: {str(error).replace('Stage.__init__() ', '')}") from None
-
-
-class _Section:
-    """A map whose keys are taken one by one, so that what is left over at the end is unknown."""
-
-    def __init__(self, content: Any, path: str) -> None:
-        if not isinstance(content, dict):
-            raise ConfigError(f"{path or 'the file'} must be a map of keys")
-        self._content = dict(content)
-        self._path = path
-        self._children: list[_Section] = []
-
-    def section(self, key: str) -> _Section:
-        child = _Section(self.take(key), f"{self._path}{key}.")
-        self._children.append(child)
-        return child
-
-    def take(self, key: str, *default: Any) -> Any:
-        if key not in self._content and not default:
-            raise ConfigError(f"{self._path}{key} is missing")
-        return self._content.pop(key, *default)
-
-    def finish(self) -> None:
-        if self._content:
-            raise ConfigError(f"unknown key(s): {', '.join(self._path + str(key) for key in self._content)}")
-        for child in self._children:
-            child.finish()
-
-
-def _apply(content: dict[str, Any], override: str) -> None:
-    """Set one ``a.b=value``; list items are named by number."""
-    keys, separator, text = override.partition("=")
-    if not separator:
-        raise ConfigError(f"-o {override}: write it as key.key=value")
-    node: Any = content
-    *parents, last = keys.split(".")
-    try:
-        for key in parents:
-            node = node[int(key)] if isinstance(node, list) else node.setdefault(key, {})
-        node[int(last) if isinstance(node, list) else last] = yaml.safe_load(text)
-    except (TypeError, ValueError, IndexError, AttributeError, yaml.YAMLError) as error:
-        raise ConfigError(f"-o {override}: there is no such key ({error})") from None
+    @property
+    def class_num(self) -> int | None:
+        """The number of classes that labels must lie below, or None where the list files decide."""
+        if self.arch.head is not None:
+            wanted = self.arch.head.get("class_num", "auto")
+            return None if wanted == "auto" else int(wanted)
+        counts = [int(term.settings["n_class"]) for term in self.losses if "n_class" in term.settings]
+        return max(counts, default=None)
