@@ -27,12 +27,13 @@ def main(
 ) -> None:
     """Measure the errors at every radius, print a table around the best, and perhaps write it down."""
     from models.inference import Hasher, Manifest
-    from models.training.datasets import read_list, read_rgb
+    from models.training.list_files import read_list
+    from models.training.pictures import read_rgb
 
     rows = read_list(listing)
     hasher = Hasher.load(model)
-    codes = np.concatenate([hasher.hash([read_rgb(root / path)]) for path, _ in rows])
-    misses, accepts = open_set_errors(codes, np.array([label for _, label in rows]))
+    codes = np.concatenate([hasher.hash([read_rgb(root / row.name)]) for row in rows])
+    misses, accepts = open_set_errors(codes, np.array([row.label for row in rows]))
     best = recommend_radius(misses, accepts)
     table = Table("radius", "misses the class", "accepts the unknown", title=f"{model}: {len(rows)} pictures")
     step = max(1, hasher.bits // 64)

@@ -1,120 +1,175 @@
-"""Labelled pictures from list files, with a teacher's features where there are some."""
+"""Labelled pictures from the sources that a configuration names, with a teacher's features where there are some."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
-from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from models.inference import Preprocessing
+from models.inference import available_cores
 
-from .augment import Image, random_view
+from .augment import Image
+from .cifar10 import MEMBERS, read_cifar10
+from .config import ConfigError
+from .errors import DatasetError
+from .pictures import PictureCache
+from .sources import Source, open_folders, open_list
 
-_CACHED_SHORT_SIDE = 320  # pixels; views are smaller, so larger pictures would only fill memory
-_PREFETCHED_BATCHES = 4
+__all__ = ["SOURCES", "Dataset", "DatasetError", "load_datasets"]
+
+_CACHE_BYTES = 2 << 30
+_VERIFIED_AT_ONCE = 32
+_CIFAR10_DOWNLOAD = ".cache/paddle/dataset/cifar/cifar-10-python.tar.gz"  # below the home folder
 
 
-class DatasetError(Exception):
-    """A list file, picture or feature file cannot be used; the text names it."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """Pictures with classes, some perhaps without, some perhaps with a teacher's features.
 
     Attributes:
-        paths: one a picture.
         labels: int64 (n,), -1 for a picture without a class.
-        class_names: by label.
+        class_names: by label. Two datasets number their classes alike only where ``class_num`` was given to both.
         teacher: float32 (n, d), unit length, zero-padded to the widest teacher.
         teacher_group: int64 (n,), which teacher; -1 for none.
+        sources: where the pictures lie.
+        source_of: int64 (n,), number of the source.
+        row_of: int64 (n,), number of the picture there; a source that is repeated has several indexes a picture.
     """
 
-    paths: list[Path]
     labels: npt.NDArray[np.int64]
     class_names: list[str]
     teacher: npt.NDArray[np.float32]
     teacher_group: npt.NDArray[np.int64]
+    sources: tuple[Source, ...]
+    source_of: npt.NDArray[np.int64]
+    row_of: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         """Count the pictures, repeats included."""
-        return len(self.paths)
+        return len(self.labels)
+
+    def read(self, index: int) -> Image:
+        """Give a picture: RGB uint8 (H, W, 3), upright, read-only.
+
+        Raises:
+            DatasetError: it cannot be decoded; the text names list file, line and picture.
+        """
+        return self.sources[self.source_of[index]].read(int(self.row_of[index]))
+
+    def name(self, index: int) -> str:
+        """Give a picture's path as it is written in the list."""
+        return self.sources[self.source_of[index]].names[int(self.row_of[index])]
+
+    def where(self, index: int) -> str:
+        """Say where a picture is listed, for messages: list file, line and picture."""
+        return self.sources[self.source_of[index]].where(int(self.row_of[index]))
+
+    def verify(self, progress: Callable[[int, int], None] | None = None) -> list[str]:
+        """Decode every picture once and say what is wrong with those that cannot be.
+
+        Args:
+            progress: called now and then with the number of pictures done and of all.
+
+        Returns:
+            One text a broken picture, in the order of the dataset, naming list file, line and picture.
+        """
+        rows = dict.fromkeys(zip(self.source_of.tolist(), self.row_of.tolist(), strict=True))
+        order = list(rows)
+        chunks = [order[start : start + _VERIFIED_AT_ONCE] for start in range(0, len(order), _VERIFIED_AT_ONCE)]
+        problems: list[str] = []
+        pool = ThreadPoolExecutor(available_cores(), thread_name_prefix="verify")
+        try:
+            for number, found in enumerate(pool.map(self._problems, chunks), 1):
+                problems += found
+                if progress is not None:
+                    progress(min(number * _VERIFIED_AT_ONCE, len(order)), len(order))
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return problems
+
+    def _problems(self, rows: Sequence[tuple[int, int]]) -> list[str]:
+        return [problem for source, row in rows if (problem := self._problem(source, row))]
+
+    def _problem(self, source: int, row: int) -> str:
+        try:
+            self.sources[source].read(row)
+        except DatasetError as error:
+            return str(error)
+        return ""
 
 
-@dataclass(frozen=True)
-class Batch:
-    """``views`` float32 (B, 3, size, size) normalised, ``labels`` int64 (B,), and the teacher's rows."""
+def load_datasets(
+    sources: Sequence[Mapping[str, Any]], class_num: int | None = None, *, cache_bytes: int = _CACHE_BYTES
+) -> Dataset:
+    """Join the sources of a configuration's ``dataset``.
 
-    views: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-    teacher: npt.NDArray[np.float32]
-    teacher_group: npt.NDArray[np.int64]
+    Each has a ``name`` of :data:`SOURCES` (``ImageNetDataset`` where it is absent) and the keys that go with it, and
+    perhaps ``repeat`` (times an epoch, default 1) and ``teacher`` (an ``.npz`` of ``path`` and unit-length
+    ``features``). Only a source with a teacher may list pictures without a class.
 
-
-def read_list(path: Path | str, delimiter: str = "\t") -> list[tuple[str, str]]:
-    """Read lines of path, delimiter, class; a line without a class names an unlabelled picture.
+    Args:
+        sources: one map each; classes are joined by name.
+        class_num: the labels of list files are numbers below it. None: they are names, and classes are numbered in
+            the order of the names.
+        cache_bytes: most memory for decoded pictures.
 
     Raises:
-        DatasetError: the file is missing, empty or not UTF-8.
-    """
-    try:
-        lines = Path(path).read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"list file {path}: {error}") from error
-    rows = [line.partition(delimiter)[::2] for line in lines if line.strip()]
-    if not rows:
-        raise DatasetError(f"list file {path} is empty")
-    return [(name.strip(), label.strip()) for name, label in rows]
-
-
-def load_datasets(sources: Sequence[dict[str, Any]]) -> Dataset:
-    """Join the sources of a configuration's ``DataLoader.Train.dataset``.
-
-    Each has ``image_root`` and ``cls_label_path``, and perhaps ``repeat`` (times an epoch, default 1) and
-    ``teacher`` (an ``.npz`` of ``path`` and unit-length ``features``). Classes are joined by name.
-
-    Raises:
+        ConfigError: a name or key is unknown, or a value of the wrong kind.
         DatasetError: something is missing or not as described.
     """
-    paths: list[Path] = []
-    names: list[str] = []
-    features: list[npt.NDArray[np.float32]] = []
-    groups: list[int] = []
-    teachers: dict[str, int] = {}
-    for source in sources:
-        fields = dict(source)
-        root, list_path = Path(fields.pop("image_root")), fields.pop("cls_label_path")
-        repeat, teacher = int(fields.pop("repeat", 1)), fields.pop("teacher", None)
-        if fields:
-            raise DatasetError(f"dataset {list_path}: unknown key(s) {', '.join(fields)}")
-        rows = read_list(list_path) * repeat
-        by_path = _read_teacher(teacher) if teacher else {}
-        group = teachers.setdefault(teacher, len(teachers)) if teacher else -1
-        for name, label in rows:
-            paths.append(root / name)
-            names.append(label)
-            row = by_path.get(name)
-            features.append(np.zeros(0, np.float32) if row is None else row)
-            groups.append(-1 if row is None else group)
-    class_names = sorted(set(names) - {""})
-    index = {name: label for label, name in enumerate(class_names)} | {"": -1}
-    teacher_rows = np.zeros((len(paths), max(map(len, features), default=0)), np.float32)
-    for row, feature in zip(teacher_rows, features, strict=True):
-        row[: len(feature)] = feature
-    missing = [path for path in dict.fromkeys(paths) if not path.is_file()]
-    if missing:
-        raise DatasetError(f"{len(missing)} listed pictures are missing, the first is {missing[0]}")
+    if not sources:
+        raise ConfigError("dataset: there is no source of pictures")
+    cache = PictureCache(cache_bytes)
+    opened = [_open(fields, cache) for fields in sources]
+    names = _class_names([part.source for part in opened], class_num)
+    index = {name: label for label, name in enumerate(names)} | {"": -1}
+    numbers = class_num is not None and any(part.source.numbered for part in opened)
+    labels, teachers, groups, source_of, row_of = [], [], [], [], []
+    group_of: dict[str, int] = {}
+    for number, part in enumerate(opened):
+        texts = part.source.labels
+        own = np.array([index[str(int(text)) if numbers and text else text] for text in texts], np.int64)
+        features, known = part.teacher_rows()
+        group = group_of.setdefault(part.teacher, len(group_of)) if part.teacher else -1
+        labels.append(np.tile(own, part.repeat))
+        teachers.append(np.tile(features, (part.repeat, 1)))
+        groups.append(np.tile(np.where(known, group, -1), part.repeat))
+        row_of.append(np.tile(np.arange(len(texts)), part.repeat))
+        source_of.append(np.full(len(row_of[-1]), number))
+    width = max(rows.shape[1] for rows in teachers)
     return Dataset(
-        paths, np.array([index[name] for name in names]), class_names, teacher_rows, np.array(groups, np.int64)
+        np.concatenate(labels),
+        names,
+        np.concatenate([np.pad(rows, ((0, 0), (0, width - rows.shape[1]))) for rows in teachers]),
+        np.concatenate(groups),
+        tuple(part.source for part in opened),
+        np.concatenate(source_of),
+        np.concatenate(row_of),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    source: Source
+    repeat: int
+    teacher: str | None
+
+    def teacher_rows(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """Give float32 (n, d), zero where the teacher has no row, and bool (n,), whether it has one."""
+        names = self.source.names
+        if self.teacher is None:
+            return np.zeros((len(names), 0), np.float32), np.zeros(len(names), bool)
+        by_name = _read_teacher(self.teacher)
+        rows = np.zeros((len(names), max(map(len, by_name.values()), default=0)), np.float32)
+        for row, name in zip(rows, names, strict=True):
+            row[:] = by_name.get(name, 0)
+        return rows, np.array([name in by_name for name in names])
 
 
 def _read_teacher(path: str) -> dict[str, npt.NDArray[np.float32]]:
@@ -125,65 +180,77 @@ def _read_teacher(path: str) -> dict[str, npt.NDArray[np.float32]]:
         raise DatasetError(f"teacher file {path}: {error}") from error
 
 
-@cache
-def read_rgb(path: Path) -> Image:
-    """Decode a picture once and keep it, its short side at most 320 pixels: RGB uint8 (H, W, 3).
-
-    Raises:
-        DatasetError: it cannot be decoded.
-    """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise DatasetError(f"{path} cannot be decoded as a picture")
-    shrink = _CACHED_SHORT_SIDE / min(image.shape[:2])
-    if shrink < 1:
-        image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(image[:, :, ::-1])
-
-
-def batches(
-    dataset: Dataset,
-    preprocessing: Preprocessing,
-    batch_size: int,
-    seed: tuple[int, ...],
-    *,
-    start: int = 0,
-    workers: int = 2,
-    backgrounds: Sequence[Image] = (),
-    strength: float = 1.0,
-) -> Iterator[Batch]:
-    """One epoch of augmented batches in a random order that depends on ``seed`` alone; the last part is dropped.
-
-    Views are drawn by threads ahead of the consumer. ``start`` skips batches without drawing them, and gives
-    the very batches that would have come then: what resuming needs.
-    """
-    size = preprocessing.size[0]
-    order = np.random.default_rng(seed).permutation(len(dataset))
-    count = len(dataset) // batch_size
-
-    def draw(position: int) -> npt.NDArray[np.float32]:
-        index = order[position]
-        rng = np.random.default_rng((*seed, position))
-        return preprocessing(random_view(read_rgb(dataset.paths[index]), size, rng, backgrounds, strength))
-
-    def collect(number: int) -> Batch:
-        positions = range(number * batch_size, (number + 1) * batch_size)
-        index = order[positions.start : positions.stop]
-        return Batch(
-            np.stack([draw(position) for position in positions]),
-            dataset.labels[index],
-            dataset.teacher[index],
-            dataset.teacher_group[index],
+def _open(fields: Mapping[str, Any], cache: PictureCache) -> _Part:
+    rest = dict(fields)
+    name = rest.pop("name", "ImageNetDataset")
+    repeat, teacher = rest.pop("repeat", 1), rest.pop("teacher", None)
+    if name not in SOURCES:
+        raise ConfigError(f"dataset.name: no dataset is called {name!r}; there are {', '.join(SOURCES)}")
+    opener, known = SOURCES[name]
+    if unknown := [str(key) for key in rest if key not in known]:
+        raise ConfigError(
+            f"dataset {name}: unknown key(s) {', '.join(unknown)}; it knows {', '.join((*known, 'repeat', 'teacher'))}"
         )
+    if isinstance(repeat, bool) or not isinstance(repeat, int) or repeat < 1:
+        raise ConfigError(f"dataset {name}: repeat must be a positive whole number, not {repeat!r}")
+    source = opener(rest, cache)
+    if teacher is None and "" in source.labels:
+        row = source.labels.index("")
+        raise DatasetError(f"{source.where(row)}: the class is empty; only pictures with a teacher may have none")
+    return _Part(source, repeat, None if teacher is None else str(teacher))
 
-    with ThreadPoolExecutor(workers, thread_name_prefix="augment") as pool:
-        numbers = iter(range(start, count))
-        pending = [pool.submit(collect, number) for number in islice(numbers, _PREFETCHED_BATCHES)]
-        try:
-            while pending:
-                batch = pending.pop(0).result()
-                pending.extend(pool.submit(collect, number) for number in islice(numbers, 1))
-                yield batch
-        finally:
-            for future in pending:
-                future.cancel()
+
+def _open_files(fields: dict[str, Any], cache: PictureCache) -> Source:
+    if fields.get("image_root") is None:
+        raise ConfigError("dataset: image_root is missing, the folder below which the pictures lie")
+    root, listing, delimiter = Path(fields["image_root"]), fields.get("cls_label_path"), fields.get("delimiter")
+    if listing is None:
+        if delimiter is not None:
+            raise ConfigError("dataset: delimiter is for a list file, but cls_label_path is missing")
+        return open_folders(root, cache)
+    return open_list(root, Path(listing), None if delimiter is None else str(delimiter), cache)
+
+
+def _open_cifar10(fields: dict[str, Any], cache: PictureCache) -> Source:
+    mode, path = fields.get("mode", "train"), fields.get("data_file")
+    if mode not in MEMBERS:
+        raise ConfigError(f"dataset CustomizedCifar10: mode must be {' or '.join(MEMBERS)}, not {mode!r}")
+    archive = Path.home() / _CIFAR10_DOWNLOAD if path is None else Path(path)
+    if path is None and not archive.is_file():
+        raise DatasetError(
+            f"dataset CustomizedCifar10: {archive} is missing; set data_file to where cifar-10-python.tar.gz lies "
+            "(https://www.cs.toronto.edu/~kriz/cifar.html)"
+        )
+    return read_cifar10(archive, mode)
+
+
+_FILE_KEYS = ("image_root", "cls_label_path", "delimiter")
+
+SOURCES: Mapping[str, tuple[Callable[[dict[str, Any], PictureCache], Source], tuple[str, ...]]] = MappingProxyType(
+    {
+        "ImageNetDataset": (_open_files, _FILE_KEYS),
+        "VeriWild": (_open_files, _FILE_KEYS),
+        "CustomizedCifar10": (_open_cifar10, ("mode", "data_file")),
+    }
+)
+"""By name, how a source is opened and which keys it has. Without ``cls_label_path`` every sub-folder is a class."""
+
+
+def _class_names(sources: Sequence[Source], class_num: int | None) -> list[str]:
+    """Name the classes by label, and check every label against their number."""
+    found = sorted({label for source in sources for label in source.labels} - {""})
+    if class_num is None:
+        return found
+    if not any(source.numbered for source in sources):
+        if len(found) > class_num:
+            raise DatasetError(f"{sources[0].where(0)}: there are {len(found)} classes, but class_num is {class_num}")
+        return found
+    wrong = {label for label in found if not (label.isdecimal() and int(label) < class_num)}
+    if wrong:
+        source, row = next(
+            (source, row) for source in sources for row, label in enumerate(source.labels) if label in wrong
+        )
+        label = source.labels[row]
+        what = f"label {label} of {class_num}" if label.lstrip("-").isdecimal() else f"label {label!r} is no number"
+        raise DatasetError(f"{source.where(row)}: {what}; with class_num {class_num} labels are 0 to {class_num - 1}")
+    return [str(number) for number in range(class_num)]
