@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import paddle
 
+from .config import ConfigError
+
 Weights = dict[str, npt.NDArray[Any]]
 
 
@@ -26,6 +28,31 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read what :func:`save_checkpoint` wrote; arrays come as numpy."""
     return paddle.load(str(path), return_numpy=True)
+
+
+def load_weights(path: Path | str) -> Weights:
+    """Read the weights of a whole network by name, averaged ones where there are some.
+
+    Args:
+        path: weights as the training writes them (``best``, ``final``, ``epoch_N``), or its checkpoint (``last``).
+
+    Raises:
+        ConfigError: there is no such file, or it holds something else.
+    """
+    path = Path(path)
+    if not path.is_file() and path.with_name(path.name + ".pdparams").is_file():
+        path = path.with_name(path.name + ".pdparams")
+    if not path.is_file():
+        raise ConfigError(f"there are no weights at {path}: train first, or name another file")
+    try:
+        state = load_checkpoint(path)
+    except Exception as error:  # unpickling a torn file raises whatever its bytes happen to ask for
+        raise ConfigError(f"{path} cannot be read as weights ({type(error).__name__}: {error})") from error
+    if isinstance(state, dict) and "frozen" in state:
+        return state["frozen"] | (state["ema"] or state["model"])
+    if not isinstance(state, dict) or not all(hasattr(value, "shape") for value in state.values()):
+        raise ConfigError(f"{path} holds no weights by name")
+    return state
 
 
 def to_weights(layer: paddle.nn.Layer) -> Weights:
@@ -55,6 +82,12 @@ class Ema:
                 average.set_value(tensor)
             else:
                 average.add_((tensor - average) * rate)
+
+    def restore(self, average: Weights, steps: int) -> None:
+        """Go on from averages that were saved after so many steps."""
+        self.steps = steps
+        for name, value in average.items():
+            self.average[name].set_value(value)
 
     def to_weights(self) -> Weights:
         """Copy the averages by name."""

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import json
-import math
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import count, islice
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import paddle
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from models import losses, nets
-from models.inference import Engine, Preprocessing, available_cores
-
-from .augment import Image
-from .checkpoint import Ema, Weights, load_checkpoint, save_checkpoint, to_weights
+from .checkpoint import load_checkpoint, save_checkpoint
 from .config import Config, ConfigError, Stage
-from .datasets import Batch, Dataset, DatasetError, batches, load_datasets, read_list, read_rgb
+from .datasets import Dataset, DatasetError, load_datasets
+from .devices import Devices, start_devices
+from .evaluation import evaluate
+from .journal import Journal
+from .loader import Batch, batches
+from .model import initial_weights
+from .samplers import epoch_batches
+from .stage_run import StageRun
+from .transforms import Transforms
 
-CHECKPOINT_NAME = "last.pdparams"
-WEIGHTS_NAME = "final.pdparams"
-LOG_NAME = "train.jsonl"
-_BACKBONE_BLOCKS = "conv"  # parameters below this prefix are pretrained
+LAST_NAME = "last.pdparams"
+BEST_NAME = "best.pdparams"
+FINAL_NAME = "final.pdparams"
 
 
 class Interrupted(Exception):
@@ -37,7 +38,7 @@ class Interrupted(Exception):
 
 
 def train(config: Config, console: Console, *, resume: bool = False) -> Path:
-    """Run all stages and write the averaged weights.
+    """Run all stages and write the weights, averaged where averages are kept.
 
     Args:
         config: what to train.
@@ -49,248 +50,235 @@ def train(config: Config, console: Console, *, resume: bool = False) -> Path:
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, with a checkpoint written.
+        FloatingPointError: the loss became infinite or undefined; the last checkpoint is kept.
+        ConfigError, DatasetError, PretrainedError: something that the configuration names cannot be used.
     """
+    devices = start_devices(config.device)
+    console = console if devices.leads else Console(quiet=True)
     paddle.seed(config.seed)
-    paddle.set_device("gpu" if paddle.is_compiled_with_cuda() else "cpu")
-    dataset = load_datasets(config.datasets)
-    backgrounds = _load_backgrounds(config)
-    checkpoint = config.output_dir / CHECKPOINT_NAME
-    state = load_checkpoint(checkpoint) if resume and checkpoint.is_file() else None
-    console.print(f"{len(dataset)} views an epoch of {len(dataset.class_names)} classes; {config.output_dir}")
-    weights = state["weights"] if state else _initial_weights(config, len(dataset.class_names))
-    with _stop_on_signal() as stopped:
-        for number in range(state["stage"] if state else 0, len(config.stages)):
-            run = StageRun(config, number, weights, dataset)
+    data = Data.load(config, devices)
+    state = _read_checkpoint(config, resume)
+    console.print(f"{data.describe()}; {devices.world} x {devices.device}; writing to {config.output_dir}")
+    if state is None:
+        weights, pretrained = initial_weights(config, len(data.train.class_names), console.print)
+    else:
+        weights, pretrained = state["frozen"] | state["model"], state["pretrained"]
+        console.print(f"going on from step {state['step']} of stage {config.stages[state['stage']].name}")
+    first = state["stage"] if state else 0
+    journal = _open_journal(config, data, devices, console, state)
+    with journal.open() if journal else nullcontext(), _stop_on_signal() as stopped:
+        progress = Progress(config, data, devices, journal, stopped, pretrained, state["best"] if state else None)
+        for number in range(first, len(config.stages)):
+            steps = data.epoch_steps(config.stages[number])
+            shape = data.transforms.preprocessing.input_size
+            run = StageRun(config, number, weights, pretrained, devices, steps, data.class_num, shape)
             if state is not None:
                 run.restore(state)
                 state = None
-            weights = _train_stage(config, run, dataset, backgrounds, console, stopped)
-    path = config.output_dir / WEIGHTS_NAME
-    save_checkpoint(path, weights)
-    console.print(f"wrote {path}")
+            progress.train_stage(run)
+            weights = run.weights()
+    path = config.output_dir / FINAL_NAME
+    if devices.leads:
+        save_checkpoint(path, weights)
+        console.print(f"wrote {path}")
+    devices.wait()
     return path
 
 
-class StageRun:
-    """One stage under way: network, optimiser, schedule and averages, which a checkpoint holds together."""
+@dataclass(frozen=True)
+class Data:
+    """The pictures of a training, and this process's share of them."""
 
-    def __init__(self, config: Config, number: int, weights: Weights, dataset: Dataset) -> None:
-        """Begin stage ``number`` of a configuration from all weights so far."""
-        self.number = number
-        self.stage = stage = config.stages[number]
-        self.step = 0
-        self.epoch_steps = len(dataset) // stage.batch_size
-        if self.epoch_steps == 0:
-            raise DatasetError(
-                f"{len(dataset)} pictures do not fill a batch of {stage.batch_size}: lower Stages.{number}.batch_size, "
-                "or give the dataset a higher repeat"
+    config: Config
+    devices: Devices
+    train: Dataset
+    transforms: Transforms
+    query: Dataset | None
+    gallery: Dataset | None
+
+    @classmethod
+    def load(cls, config: Config, devices: Devices) -> Data:
+        """Open what ``DataLoader`` names."""
+
+        def load(loader: Any) -> Dataset | None:
+            return None if loader is None else load_datasets(loader.datasets, config.class_num)
+
+        transforms = Transforms.from_ops(config.train.transform_ops)
+        return cls(config, devices, load(config.train), transforms, load(config.query), load(config.gallery))
+
+    @property
+    def class_num(self) -> int:
+        """Classes that a head of ``class_num: auto`` has."""
+        return len(self.train.class_names)
+
+    def describe(self) -> str:
+        """Say how much there is."""
+        text = f"{len(self.train)} pictures of {self.class_num} classes an epoch"
+        if self.query is not None and self.gallery is not None:
+            text += f", evaluated with {len(self.query)} queries in a gallery of {len(self.gallery)}"
+        return text
+
+    def epoch_steps(self, stage: Stage) -> int:
+        """Count the steps of an epoch, equally many on each device."""
+        steps = len(self._indexes(stage, (0,)))
+        if steps == 0:
+            raise DatasetError(f"{len(self.train)} pictures do not fill a batch of {stage.batch_size}: lower batch_size")
+        return steps
+
+    def batches_from(self, run: StageRun) -> Iterator[Batch]:
+        """Batches from the run's step on, epoch after epoch, each in an order and with views of its own."""
+        for epoch in count(run.step // run.epoch_steps):
+            seed = (self.config.seed, run.number, epoch)
+            yield from batches(
+                self.train,
+                self.transforms,
+                self._indexes(run.stage, seed),
+                seed,
+                start=run.step % run.epoch_steps,
+                workers=self.config.train.num_workers,
             )
-        self.total_steps = max(1, round(stage.epochs * self.epoch_steps))
-        self._weights = weights
-        self._model = build_model(config, len(dataset.class_names), stage.first_block)
-        self._model.set_state_dict({name: weights[name] for name in self._model.state_dict()})
-        self._model.train()
-        self._schedule = _cosine_with_warmup(stage, self.epoch_steps, self.total_steps)
-        self._optimizer = _optimizer(self._model, stage, self._schedule)
-        self._ema = Ema(self._model, config.ema_decay)
-        self._run_trunk = _trunk(config, stage, weights) if stage.first_block > 1 else paddle.to_tensor
-        self._criterion = [(weight, _build_loss(name, settings)) for name, weight, settings in config.losses]
 
-    def state(self) -> dict[str, Any]:
-        """Everything needed to go on as if nothing had happened."""
+    def _indexes(self, stage: Stage, seed: tuple[int, ...]) -> list[npt.NDArray[np.int64]]:
+        sampler = replace(self.config.train.sampler, batch_size=stage.batch_size)
+        return epoch_batches(sampler, self.train.labels, seed, self.devices.rank, self.devices.world)
+
+
+class Progress:
+    """How far the training is: takes steps, and evaluates, logs and saves between them."""
+
+    def __init__(
+        self,
+        config: Config,
+        data: Data,
+        devices: Devices,
+        journal: Journal | None,
+        stopped: list[int],
+        pretrained: list[str],
+        best: float | None,
+    ) -> None:
+        self._config = config
+        self._data = data
+        self._devices = devices
+        self._journal = journal
+        self._stopped = stopped
+        self._pretrained = pretrained
+        self._best = best
+        self._saved_at = time.monotonic()
+
+    def train_stage(self, run: StageRun) -> None:
+        """Train a stage to its end."""
+        for batch in self._data.batches_from(run):
+            if run.done:  # resumed after its last step
+                return
+            try:
+                figures, stop = run.train_on(batch, bool(self._stopped))
+            except FloatingPointError as error:
+                raise FloatingPointError(f"{error}; {self._rescue(run)}") from None
+            if self._journal is not None:
+                self._journal.step(self._place(run), figures, len(batch.labels) * self._devices.world)
+            self._after_step(run)
+            if stop:
+                self._save(run)
+                raise Interrupted(f"stopped at step {run.step} of stage {run.stage.name}; go on with --resume")
+            if run.done:
+                return
+
+    def _after_step(self, run: StageRun) -> None:
+        """Evaluate and save where it is time to."""
+        epoch, rest = divmod(run.step, run.epoch_steps)
+        if rest == 0 or run.done:
+            wanted = self._config.eval_during_train and epoch % self._config.eval_interval == 0
+            metrics = self._evaluate(run) if wanted or run.done else None
+            if self._journal is not None:
+                self._journal.epoch(self._place(run), metrics)
+            self._devices.wait()
+        if self._config.save_interval and rest == 0 and epoch % self._config.save_interval == 0 and self._devices.leads:
+            name = f"epoch_{epoch}" if len(self._config.stages) == 1 else f"{run.stage.name}_epoch_{epoch}"
+            save_checkpoint(self._config.output_dir / f"{name}.pdparams", run.weights())
+        if run.done or time.monotonic() - self._saved_at > self._config.save_interval_s:
+            self._save(run)
+
+    def _evaluate(self, run: StageRun) -> dict[str, float] | None:
+        """Measure the network as it is now, and keep its weights if it is the best so far."""
+        query, gallery = self._data.query, self._data.gallery
+        if not self._devices.leads or query is None or gallery is None:
+            return None
+        transforms = Transforms.from_ops(self._config.query.transform_ops)
+        encode = run.encoder(transforms.preprocessing.input_size)
+        metrics = evaluate(self._config, encode, query, gallery).figures()
+        score = metrics["mAP"]
+        if self._best is None or score > self._best:
+            self._best = score
+            save_checkpoint(self._config.output_dir / BEST_NAME, run.weights())
+        return metrics
+
+    def _save(self, run: StageRun) -> None:
+        self._saved_at = time.monotonic()
+        if self._devices.leads:
+            state = run.state() | {"pretrained": self._pretrained, "best": self._best}
+            save_checkpoint(self._config.output_dir / LAST_NAME, state)
+
+    def _rescue(self, run: StageRun) -> str:
+        """Save a network whose loss went wrong if it is still whole, and say what to do."""
+        if run.is_finite():
+            self._save(run)
+        path = self._config.output_dir / LAST_NAME
+        kept = f"what was trained is in {path}; " if path.is_file() else ""
+        return f"{kept}lower Optimizer.lr.learning_rate, or set Optimizer.clip_norm_global"
+
+    def _place(self, run: StageRun) -> dict[str, Any]:
         return {
-            "stage": self.number,
-            "step": self.step,
-            "weights": self._weights,
-            "model": self._model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "schedule": self._schedule.state_dict(),
-            "ema": self._ema.average,
-            "ema_steps": self._ema.steps,
+            "stage": run.stage.name,
+            "number": run.number,
+            "epoch": round(run.step / run.epoch_steps, 4),
+            "step": run.step,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state` gave."""
-        self.step = int(state["step"])
-        self._model.set_state_dict(state["model"])
-        self._optimizer.set_state_dict(state["optimizer"])
-        self._schedule.set_state_dict(state["schedule"])
-        for name, value in state["ema"].items():
-            self._ema.average[name].set_value(value)
-        self._ema.steps = int(state["ema_steps"])
 
-    def result(self) -> Weights:
-        """All weights, those trained in this stage averaged."""
-        return self._weights | self._ema.to_weights()
+def _read_checkpoint(config: Config, resume: bool) -> dict[str, Any] | None:
+    """Read the checkpoint that the training goes on from, or None to begin.
 
-    def train_on(self, batch: Batch) -> dict[str, Any]:
-        """Take one optimiser step and return what the log shows.
-
-        Raises:
-            FloatingPointError: the loss is not finite.
-        """
-        label = paddle.to_tensor(batch.labels)
-        output = self._model(self._run_trunk(batch.views), label)
-        parts = {type(loss).__name__: weight * _evaluate(loss, output, batch) for weight, loss in self._criterion}
-        total = sum(parts.values())
-        record = {"stage": self.stage.name, "lr": self._optimizer.get_lr(), "loss": float(total)}
-        if not math.isfinite(record["loss"]):
-            raise FloatingPointError(f"the loss is {record['loss']} at step {self.step}; lower the learning rate")
-        total.backward()
-        self._optimizer.step()
-        self._optimizer.clear_grad()
-        self._schedule.step()
-        self._ema.update(self._model)
-        self.step += 1
-        labelled = batch.labels >= 0
-        correct = output["logits"].numpy().argmax(axis=1)[labelled] == batch.labels[labelled]
-        record |= {name: float(value) for name, value in parts.items()}
-        record["accuracy"] = float(correct.mean()) if labelled.any() else 0.0
-        return record | {"epoch": round(self.step / self.epoch_steps, 3), "step": self.step}
+    Raises:
+        ConfigError: it is not one, or of a configuration with fewer stages.
+    """
+    path = config.checkpoints
+    if path is None:
+        path = config.output_dir / LAST_NAME
+        if not resume or not path.is_file():
+            return None
+    if not path.is_file() and path.with_name(path.name + ".pdparams").is_file():
+        path = path.with_name(path.name + ".pdparams")
+    if not path.is_file():
+        raise ConfigError(f"Global.checkpoints: there is no {path}")
+    state = load_checkpoint(path)
+    if not isinstance(state, dict) or "optimizer" not in state:
+        raise ConfigError(f"{path} holds weights only; to start from them set Global.pretrained_model instead")
+    if state["stage"] >= len(config.stages):
+        raise ConfigError(f"{path} is of stage {state['stage'] + 1}, and this configuration has {len(config.stages)}")
+    return state
 
 
-def build_model(config: Config, class_num: int, first_block: int = 0) -> nets.RecModel:
-    """Make the network of a configuration, with random weights, from a block on."""
-    backbone = dict(config.backbone)
-    head = dict(config.head)
-    if head.pop("class_num", "auto") != "auto":
-        raise ConfigError("Arch.Head.class_num must be auto: the classes are those of the list files")
-    # Optimizer states are saved under the parameters' unique names: these must not depend on what was built before.
-    with paddle.utils.unique_name.guard():
-        neck = nets.build(**config.neck) if config.neck else None
-        return nets.RecModel(
-            nets.build(**backbone, first_block=first_block), neck, nets.build(**head, class_num=class_num)
-        )
-
-
-def _initial_weights(config: Config, class_num: int) -> Weights:
-    """Random weights with the pretrained ones laid over them."""
-    model = build_model(config, class_num)
-    weights = to_weights(model)
-    if config.pretrained is None:
-        return weights
-    with np.load(config.pretrained, allow_pickle=False) as archive:
-        for name in archive.files:
-            if weights.get(f"backbone.{name}", np.empty(0)).shape != archive[name].shape:
-                raise ConfigError(f"Arch.Backbone.pretrained: {name} does not fit the backbone")
-            weights[f"backbone.{name}"] = archive[name]
-    return weights
-
-
-def _train_stage(
-    config: Config,
-    run: StageRun,
-    dataset: Dataset,
-    backgrounds: list[Image],
-    console: Console,
-    stopped: list[int],
-) -> Weights:
-    """Train a stage to its end, with a checkpoint now and then, and return all weights."""
-    checkpoint = config.output_dir / CHECKPOINT_NAME
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    saved_at = time.monotonic()
-    with _progress(console) as progress, (config.output_dir / LOG_NAME).open("a", encoding="utf-8") as log:
-        task = progress.add_task(run.stage.name, total=run.total_steps, completed=run.step, status="")
-        for batch in islice(_endless_batches(config, run, dataset, backgrounds), run.total_steps - run.step):
-            record = run.train_on(batch)
-            log.write(json.dumps(record) + "\n")
-            log.flush()
-            status = f"loss {record['loss']:.3f} accuracy {record['accuracy']:.2f}"
-            progress.update(task, completed=run.step, status=status)
-            if stopped or time.monotonic() - saved_at > config.save_interval_s:
-                save_checkpoint(checkpoint, run.state())
-                saved_at = time.monotonic()
-            if stopped:
-                raise Interrupted(f"stopped at step {run.step} of stage {run.stage.name}; run again with --resume")
-    return run.result()
-
-
-def _endless_batches(config: Config, run: StageRun, dataset: Dataset, backgrounds: list[Image]) -> Iterator[Batch]:
-    """Batches from the run's step on, epoch after epoch, each epoch in an order and with views of its own."""
-    preprocessing = Preprocessing.from_ops(config.transform_ops)
-    for epoch in count(run.step // run.epoch_steps):
-        yield from batches(
-            dataset,
-            preprocessing,
-            run.stage.batch_size,
-            (config.seed, run.number, epoch),
-            start=run.step % run.epoch_steps,
-            workers=config.num_workers,
-            backgrounds=backgrounds,
-            strength=run.stage.strength,
-        )
-
-
-def _evaluate(loss: paddle.nn.Layer, output: dict[str, paddle.Tensor], batch: Batch) -> paddle.Tensor:
-    if isinstance(loss, losses.SimilarityPreservingLoss):
-        return loss(output, paddle.to_tensor(batch.teacher), paddle.to_tensor(batch.teacher_group))
-    return loss(output, paddle.to_tensor(batch.labels))
-
-
-def _build_loss(name: str, settings: dict[str, Any]) -> paddle.nn.Layer:
-    known = {"CELoss": losses.CELoss, "SimilarityPreservingLoss": losses.SimilarityPreservingLoss}
-    if name not in known:
-        raise ConfigError(f"Loss.Train: no loss is called {name!r}; there are {', '.join(known)}")
-    try:
-        return known[name](**settings)
-    except TypeError as error:
-        raise ConfigError(f"Loss.Train: {name}: {error}") from None
-
-
-def _cosine_with_warmup(stage: Stage, epoch_steps: int, total_steps: int) -> paddle.optimizer.lr.LRScheduler:
-    warmup = max(1, round(stage.warmup_epoch * epoch_steps))
-    cosine = paddle.optimizer.lr.CosineAnnealingDecay(stage.learning_rate, max(1, total_steps - warmup))
-    return paddle.optimizer.lr.LinearWarmup(cosine, warmup, start_lr=0.0, end_lr=stage.learning_rate)
-
-
-def _optimizer(model: nets.RecModel, stage: Stage, schedule: Any) -> paddle.optimizer.Optimizer:
-    for name, parameter in model.backbone.named_parameters():
-        if name.startswith(_BACKBONE_BLOCKS):
-            parameter.optimize_attr["learning_rate"] = stage.backbone_rate
-    return paddle.optimizer.AdamW(
-        schedule,
-        parameters=model.parameters(),
-        weight_decay=stage.weight_decay,
-        grad_clip=paddle.nn.ClipGradByGlobalNorm(5.0),
-    )
-
-
-def _trunk(config: Config, stage: Stage, weights: Weights) -> Any:
-    """Put the frozen blocks on Paddle Inference, ten times as fast there, and return pictures -> their map."""
-    backbone = nets.build(**config.backbone)
-    backbone.set_state_dict({name.removeprefix("backbone."): value for name, value in weights.items()})
-    trunk = _Trunk(backbone, stage.first_block)
-    trunk.eval()
-    size = Preprocessing.from_ops(config.transform_ops).input_size
-    with tempfile.TemporaryDirectory() as folder:
-        spec = paddle.static.InputSpec([None, 3, *size], "float32")
-        paddle.jit.save(trunk, f"{folder}/inference", input_spec=[spec])
-        engine = Engine.load(folder, threads=available_cores())
-    return lambda views: paddle.to_tensor(engine.run([views])[0])
-
-
-class _Trunk(paddle.nn.Layer):
-    def __init__(self, backbone: nets.MobileNetV1, first_block: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.first_block = first_block
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        return self.backbone.trunk(x, self.first_block)
-
-
-def _load_backgrounds(config: Config) -> list[Image]:
-    if config.backgrounds is None:
-        return []
-    root = Path(config.backgrounds).parent
-    return [read_rgb(root / name) for name, _ in read_list(config.backgrounds)]
+def _open_journal(
+    config: Config, data: Data, devices: Devices, console: Console, state: dict[str, Any] | None
+) -> Journal | None:
+    if not devices.leads:
+        return None
+    total = sum(max(1, round(stage.epochs * data.epoch_steps(stage))) for stage in config.stages)
+    done = (state["stage"], state["step"]) if state else (0, 0)
+    return Journal(config.output_dir, console, total, config.print_batch_step, done)
 
 
 @contextmanager
 def _stop_on_signal() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying in the middle of a step."""
+    """Collect SIGINT and SIGTERM instead of dying in the middle of a step; a second one does stop at once."""
     received: list[int] = []
-    previous = {number: signal.signal(number, lambda got, _: received.append(got)) for number in _SIGNALS}
+
+    def receive(number: int, _: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    previous = {number: signal.signal(number, receive) for number in _SIGNALS}
     try:
         yield received
     finally:
@@ -299,14 +287,3 @@ def _stop_on_signal() -> Iterator[list[int]]:
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[status]}"),
-        console=console,
-    )
