@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -85,13 +85,29 @@ class Evaluation:
             **{f"recall{k}": value for k, value in self.recall.items()},
             "mAP": self.mean_average_precision,
             **{f"precision@{k}": value for k, value in self.precision.items()},
-            "mAP@H<=2": self.map_radius2,
-            "precision@H<=2": self.precision_radius2,
+            "mAP@radius2": self.map_radius2,
+            "precision@radius2": self.precision_radius2,
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Give all of it as JSON's types, with null for what is not defined."""
-        return {key: _without_nan(value) for key, value in asdict(self).items()}
+        """Give all of it as JSON's types, the figures by their names in :meth:`figures`, null for what is undefined."""
+        curve = enumerate(zip(self.curve_precision, self.curve_recall, strict=True))
+        content = {
+            "bits": self.bits,
+            "queries": self.queries,
+            "gallery": self.gallery,
+            "answerable": self.answerable,
+            **self.figures(),
+            "empty@radius2": self.empty_radius2,
+            "distinct_codes": self.distinct_codes,
+            "constant_bits": self.constant_bits,
+            "bit_correlation": self.bit_correlation,
+            "bit_balance": list(self.bit_balance),
+            "precision_recall": [
+                {"radius": r, "precision": precision, "recall": recall} for r, (precision, recall) in curve
+            ],
+        }
+        return _without_nan(content)
 
 
 def retrieval_metrics(
@@ -120,7 +136,7 @@ def retrieval_metrics(
     ranks = (topk,) if isinstance(topk, int) else tuple(topk)
     packed = pack_bits(query), pack_bits(gallery)
     evaluation = evaluate_codes(*packed, query_label, gallery_label, recall_topk=ranks, precision_topk=ranks)
-    return {name: value for name, value in evaluation.figures().items() if "H<=" not in name}
+    return {name: value for name, value in evaluation.figures().items() if "radius" not in name}
 
 
 def evaluate_codes(
@@ -271,7 +287,7 @@ def _ratio(value: float, count: int) -> float:
 
 def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
         return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -168,9 +168,9 @@ def test_without_any_answer_figures_are_not_numbers() -> None:
     assert math.isnan(found.mean_average_precision)
     assert (found.precision[1], found.map_radius2, found.precision_radius2) == (0, 0, 0)
     written = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    assert written["mean_average_precision"] is None
-    assert written["recall"] == {"1": None, "5": None}
-    assert written["curve_precision"] == [0.0] * 9
+    assert (written["mAP"], written["recall1"], written["recall5"], written["precision@1"]) == (None, None, None, 0)
+    assert written["precision_recall"][8] == {"radius": 8, "precision": 0.0, "recall": None}
+    assert written["bit_balance"] == [-1.0] * 8
 
 
 def test_bit_statistics_are_those_of_correlation_coefficients() -> None:

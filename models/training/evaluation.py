@@ -1,0 +1,181 @@
+"""From pictures to retrieval metrics: encode queries and gallery, pack their codes, search, measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+
+from models.inference import Hasher, pack_bits
+
+from .config import Config, ConfigError, LoaderConfig
+from .datasets import Dataset
+from .errors import DatasetError
+from .hamming_ranking import Codes
+from .loader import batches
+from .metrics import Evaluation, evaluate_codes
+from .transforms import Transforms
+
+Encode = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+Progress = Callable[[str, int, int], None]
+"""Called with what is encoded (``query`` or ``gallery``), how many pictures are done, and how many there are."""
+EncodeDataset = Callable[[LoaderConfig, Dataset, Callable[[int], None]], Codes]
+
+_HASHED_AT_ONCE = 32
+
+
+def evaluate(
+    config: Config, encode: Encode, query: Dataset, gallery: Dataset, progress: Progress | None = None
+) -> Evaluation:
+    """Measure how well a network's codes retrieve.
+
+    Args:
+        config: gives transforms, batch sizes, ranks and how features become bits. ``feature_normalize`` has no part
+            in it: codes are made as the service makes them.
+        encode: views float32 (B, 3, H, W) to features float32 (B, bits).
+        query, gallery: the pictures of ``DataLoader.Eval``. Their classes are matched by name. Where both are the
+            same pictures, each is searched among the others.
+        progress: see :data:`Progress`.
+
+    Raises:
+        ConfigError: the configuration has no ``DataLoader.Eval``.
+        DatasetError: a picture cannot be read, a query has no class, or the two share none.
+        FloatingPointError: a feature is not finite.
+    """
+    match_labels(query, gallery)  # before hours of encoding
+    codes = encode_both(config, network_encoder(config, encode), query, gallery, progress)
+    return measure(config, *codes, query, gallery)
+
+
+def encode_both(
+    config: Config, encoder: EncodeDataset, query: Dataset, gallery: Dataset, progress: Progress | None = None
+) -> tuple[Codes, Codes]:
+    """Make the codes of queries and gallery, once where they are the same pictures: uint8 (n, b) and (m, b)."""
+    parts = eval_loaders(config)
+    if same_pictures(config, query, gallery):
+        codes = encoder(parts[1], gallery, _report(progress, "gallery", gallery))
+        return codes, codes
+    return (
+        encoder(parts[0], query, _report(progress, "query", query)),
+        encoder(parts[1], gallery, _report(progress, "gallery", gallery)),
+    )
+
+
+def measure(config: Config, query_codes: Codes, gallery_codes: Codes, query: Dataset, gallery: Dataset) -> Evaluation:
+    """Measure codes at the ranks that the configuration asks for.
+
+    Raises:
+        DatasetError: see :func:`match_labels`.
+    """
+    return evaluate_codes(
+        query_codes,
+        gallery_codes,
+        *match_labels(query, gallery),
+        recall_topk=config.metrics.recall_topk,
+        precision_topk=config.metrics.precision_topk,
+        exclude_self=same_pictures(config, query, gallery),
+    )
+
+
+def network_encoder(config: Config, encode: Encode) -> EncodeDataset:
+    """Make codes with a network in training: the configuration's transforms without randomness, then its signs."""
+
+    def encode_dataset(part: LoaderConfig, dataset: Dataset, done: Callable[[int], None]) -> Codes:
+        order = np.arange(len(dataset))
+        size = part.sampler.batch_size
+        drawn = batches(
+            dataset,
+            Transforms.from_ops(part.transform_ops),
+            [order[start : start + size] for start in range(0, len(order), size)],
+            seed=None,
+            workers=part.num_workers,
+        )
+        codes = []
+        for batch in drawn:
+            features = encode(batch.views)
+            broken = ~np.isfinite(features).all(axis=1)
+            if broken.any():
+                where = dataset.where(int(batch.indexes[broken][0]))
+                raise FloatingPointError(f"{where}: the network's features are not finite; its weights are broken")
+            codes.append(pack_bits(features, config.binarize))
+            done(int(batch.indexes[-1]) + 1)
+        return np.concatenate(codes)
+
+    return encode_dataset
+
+
+def hasher_encoder(hasher: Hasher) -> EncodeDataset:
+    """Make codes with an exported model, which does its own preprocessing; of the configuration only threads count."""
+
+    def encode_dataset(part: LoaderConfig, dataset: Dataset, done: Callable[[int], None]) -> Codes:
+        codes = []
+        with ThreadPoolExecutor(max(1, part.num_workers), thread_name_prefix="read") as pool:
+            for indexes in _chunks(len(dataset), _HASHED_AT_ONCE):
+                codes.append(hasher.hash(list(pool.map(dataset.read, indexes))))
+                done(indexes.stop)
+        return np.concatenate(codes)
+
+    return encode_dataset
+
+
+def eval_loaders(config: Config) -> tuple[LoaderConfig, LoaderConfig]:
+    """Give the loaders of queries and gallery.
+
+    Raises:
+        ConfigError: the configuration lacks one.
+    """
+    if config.query is None or config.gallery is None:
+        raise ConfigError(
+            "DataLoader.Eval.Query and DataLoader.Eval.Gallery say what to evaluate on, and one is missing"
+        )
+    return config.query, config.gallery
+
+
+def match_labels(query: Dataset, gallery: Dataset) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Number the classes of queries and gallery alike, by name.
+
+    Returns:
+        int64 (n,) and (m,); -1 for a gallery picture without a class, which no query finds rightly.
+
+    Raises:
+        DatasetError: a query has no class, or no query's class is in the gallery.
+    """
+    if len(unlabelled := np.flatnonzero(query.labels < 0)):
+        raise DatasetError(
+            f"{query.where(int(unlabelled[0]))}: a query needs a class; {len(unlabelled)} of {len(query)} have none"
+        )
+    ids: dict[str, int] = {}
+    numbers = []
+    for data in (query, gallery):
+        by_label = np.array([ids.setdefault(name, len(ids)) for name in data.class_names] + [-1], np.int64)
+        numbers.append(by_label[data.labels])  # -1 takes the last
+    if not np.isin(numbers[0], numbers[1]).any():
+        raise DatasetError(
+            f"no query has a picture of its class in the gallery: queries are of {_some_names(query)}, the gallery of "
+            f"{_some_names(gallery)}"
+        )
+    return numbers[0], numbers[1]
+
+
+def same_pictures(config: Config, query: Dataset, gallery: Dataset) -> bool:
+    """Say whether every query is its own nearest gallery picture, because both are one list."""
+    if query is gallery:
+        return True
+    parts = eval_loaders(config)
+    return parts[0].datasets == parts[1].datasets and len(query) == len(gallery)
+
+
+def _chunks(count: int, size: int) -> Iterator[range]:
+    for start in range(0, count, size):
+        yield range(start, min(start + size, count))
+
+
+def _some_names(data: Dataset) -> str:
+    names = [data.class_names[label] for label in np.unique(data.labels[data.labels >= 0])[:4]]
+    return ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])]) or "no class"
+
+
+def _report(progress: Progress | None, name: str, dataset: Dataset) -> Callable[[int], None]:
+    return (lambda done: None) if progress is None else (lambda done: progress(name, done, len(dataset)))
