@@ -6,52 +6,60 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from models.inference import Preprocessing
+    from models.training.checkpoint import Weights
+    from models.training.config import Config
 
 
 def main(
     config: Annotated[Path, typer.Option("-c", "--config", help="the configuration the model was trained with")],
     override: Annotated[list[str] | None, typer.Option("-o", "--override", help="key.key=value, repeatable")] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="a final.pdparams, or a last.pdparams (default: final in output_dir)")
+        Path | None, typer.Option(help="best, final or last.pdparams (default: final in output_dir)")
     ] = None,
-    target: Annotated[Path | None, typer.Option(help="model folder to write (default: output_dir/export)")] = None,
+    target: Annotated[
+        Path | None, typer.Option(help="folder to write (default: Global.save_inference_dir, else output_dir/export)")
+    ] = None,
     hamming_radius: Annotated[
         int | None, typer.Option(help="inclusive radius to recommend (models.recommend measures and writes one)")
     ] = None,
 ) -> None:
     """Write inference.json, inference.pdiparams and inference.yml (preprocessing, bits, binarisation, fingerprint).
 
-    Batch and picture size are dynamic, and the classification head is left out: the graph gives the features whose
-    signs are the code. The folder replaces an older one in one step.
+    The batch is dynamic, and so is the picture's size where the network allows it. The classification head is left
+    out: the graph gives the features that make the code. The folder replaces an older one in one step.
     """
     # Imported here, so that --help does not wait for Paddle.
     from models.inference import ModelError
-    from models.training.checkpoint import load_checkpoint
-    from models.training.config import ConfigError, load_config
+    from models.training.checkpoint import load_weights
+    from models.training.config import ConfigError
+    from models.training.config_file import load_config
 
     console = Console(stderr=True)
     try:
         settings = load_config(config, override or ())
-        state = load_checkpoint(weights or settings.output_dir / "final.pdparams")
-        if "weights" in state:  # a training in progress: take the averages of its stage
-            state = state["weights"] | state["ema"]
-        folder = export(settings, state, target or settings.output_dir / "export", hamming_radius)
-    except (ConfigError, ModelError, OSError, ValueError) as error:
-        console.print(f"[red]error:[/] {error}")
+        state = load_weights(weights or settings.output_dir / "final.pdparams")
+        folder = target or settings.save_inference_dir or settings.output_dir / "export"
+        export(settings, state, folder, hamming_radius)
+    except (ConfigError, ModelError, OSError) as error:
+        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
-    console.print(f"wrote {folder}")
+    console.print(f"wrote {folder}", highlight=False)
 
 
-def export(config, weights, target: Path, hamming_radius: int | None = None) -> Path:
+def export(config: Config, weights: Weights, target: Path, hamming_radius: int | None = None) -> Path:
     """Export a configuration's network with these weights.
 
     Args:
-        config: ``models.training.config.Config``.
-        weights: arrays by parameter name, as ``models.training.loop.train`` writes them.
+        config: what was trained.
+        weights: arrays by parameter name, as :func:`models.training.checkpoint.load_weights` reads them.
         target: folder to write or replace.
         hamming_radius: what ``inference.yml`` recommends, or None.
 
@@ -59,39 +67,34 @@ def export(config, weights, target: Path, hamming_radius: int | None = None) -> 
         ``target``.
 
     Raises:
-        ValueError: a parameter is missing.
+        ConfigError: a parameter is missing or has another shape, or the picture size does not suit the network.
         ModelError: the exported graph does not load.
     """
     import paddle
 
-    from models.inference import Hasher, Manifest, ModelFiles, Preprocessing
-    from models.training.loop import build_model
+    from models.inference import Hasher, Manifest, ModelFiles
+    from models.training.model import build_model, fit_weights
 
     model = build_model(config, class_num=1)
     model.head = None
-    missing = set(model.state_dict()) - set(weights)
-    if missing:
-        raise ValueError(f"the weights lack {len(missing)} parameters of the network, among them {min(missing)}")
-    model.set_state_dict({name: weights[name] for name in model.state_dict()})
+    fit_weights(model, weights, "the weights")
     model.eval()
-    preprocessing = Preprocessing.from_ops(config.transform_ops)
-    if config.export_size is not None:
-        preprocessing = replace(preprocessing, size=config.export_size)
-    bits = int(config.backbone["class_num"])
+    preprocessing = _serving_preprocessing(config, getattr(model.backbone, "fixed_input_size", None))
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         folder = Path(temporary) / "model"
-        spec = paddle.static.InputSpec([None, 3, None, None], "float32", name="x")
+        size = getattr(model.backbone, "fixed_input_size", None) or (None, None)
+        spec = paddle.static.InputSpec([None, 3, *size], "float32", name="x")
         paddle.jit.save(model, str(folder / "inference"), input_spec=[spec])
         manifest = Manifest(
             kind="hasher",
             preprocessing=preprocessing,
-            bits=bits,
+            bits=config.arch.bits,
             binarize=config.binarize,
             hamming_radius=hamming_radius,
             name=config.name,
         )
-        fingerprint = manifest.compute_fingerprint(ModelFiles.find(folder), bits)
+        fingerprint = manifest.compute_fingerprint(ModelFiles.find(folder), config.arch.bits)
         replace(manifest, fingerprint=fingerprint).write(folder)
         Hasher.load(folder, "cpu")
         kept = [path for path in target.glob("*") if path.name not in {p.name for p in folder.iterdir()}]
@@ -101,6 +104,21 @@ def export(config, weights, target: Path, hamming_radius: int | None = None) -> 
             target.rename(Path(temporary) / "replaced")
         folder.rename(target)
     return target
+
+
+def _serving_preprocessing(config: Config, fixed_size: tuple[int, int] | None) -> Preprocessing:
+    """Take the evaluation's preprocessing, else the training's without what is random in it."""
+    from models.training.config import ConfigError
+    from models.training.transforms import Transforms
+
+    loader = config.query or config.train
+    preprocessing = Transforms.from_ops(loader.transform_ops).preprocessing
+    if config.image_shape is not None and preprocessing.input_size != config.image_shape:
+        preprocessing = replace(preprocessing, size=config.image_shape, resize_short=None, crop=None)
+    if fixed_size is not None and preprocessing.input_size != fixed_size:
+        name, size = config.arch.backbone["name"], preprocessing.input_size
+        raise ConfigError(f"{name} takes pictures of {list(fixed_size)}, and they would be {list(size)}: Global.image_shape")
+    return preprocessing
 
 
 if __name__ == "__main__":

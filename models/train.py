@@ -1,4 +1,4 @@
-"""Train a binary feature model: ``python -m models.train -c CONFIG.yaml [-o key.key=value ...] [--resume]``."""
+"""Train a binary feature model: ``python -m models.train -c CONFIG.yaml [-o key.key=value ...]``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from models.inference import available_cores
 
@@ -16,24 +17,37 @@ def main(
     config: Annotated[Path, typer.Option("-c", "--config", help="configuration, see models/configs")],
     override: Annotated[list[str] | None, typer.Option("-o", "--override", help="key.key=value, repeatable")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint, if there is one")] = False,
+    check: Annotated[bool, typer.Option("--check", help="check configuration and data, and print what would run")] = False,
 ) -> None:
     """Train the model that a configuration describes.
 
-    Progress goes to the terminal and to output_dir/train.jsonl. A checkpoint is written every two minutes and on
-    Ctrl-C; --resume goes on from it. The weights end up in output_dir/final.pdparams; models.export makes a model
-    folder of them that the service loads.
+    Into Global.output_dir go train.jsonl (every step and evaluation), curves.png, last.pdparams (a checkpoint, every
+    two minutes and on Ctrl-C; --resume goes on from it), best.pdparams and final.pdparams. Then models.eval measures
+    the weights, and models.export makes a folder of them that the service loads.
+
+    On several devices: python -m paddle.distributed.launch --devices 0,1 models/train.py -c CONFIG.yaml; without GPUs
+    --nproc_per_node 2 --backend gloo instead of --devices.
     """
     _tune_cpu()
     # Imported here, so that --help does not wait for Paddle.
-    from models.training.config import ConfigError, load_config
+    from models.training.check import check as check_config
+    from models.training.config import ConfigError
+    from models.training.config_file import load_config
     from models.training.datasets import DatasetError
     from models.training.loop import Interrupted, train
+    from models.training.pretrained import PretrainedError
 
     console = Console(stderr=True)
     try:
-        train(load_config(config, override or ()), console, resume=resume)
-    except (ConfigError, DatasetError, FloatingPointError, ValueError) as error:
-        console.print(f"[red]error:[/] {error}")
+        settings = load_config(config, override or ())
+        for note in settings.notes:
+            console.print(f"note: {note}", highlight=False)
+        if check:
+            check_config(settings, console)
+        else:
+            train(settings, console, resume=resume)
+    except (ConfigError, DatasetError, PretrainedError, FloatingPointError, OSError) as error:
+        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
     except Interrupted as error:
         console.print(str(error))
@@ -42,8 +56,9 @@ def main(
 
 def _tune_cpu() -> None:
     """Set what Paddle's mathematics library reads once, when it is loaded; what the user has set stays."""
-    # Paddle would set one thread.
-    os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
+    # Paddle would set one thread. Processes that train together share the cores.
+    processes = int(os.environ.get("PADDLE_LOCAL_SIZE", "1"))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // processes)))
     # Paddle ships an old MKL that takes its slowest kernels on processors that are not Intel's: asked for AVX2,
     # a matrix product is five times as fast there.
     if "avx2" in (cpuinfo := _read_cpuinfo()) and "GenuineIntel" not in cpuinfo:

@@ -7,6 +7,8 @@ stride 2 pad 1 below and right only, as the TensorFlow release that the weights 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import paddle
 from paddle import nn
 from paddle.nn import functional as F
@@ -41,13 +43,22 @@ class MobileNetV1(nn.Layer):
             pools the last one only; the shallower ones keep colour and texture, which tell products apart.
         first_block: the input is the output map of the block before it instead of a picture, to train the
             upper blocks on a frozen trunk's output. Parameters below it do not exist then.
+        norm: False leaves the batch norm before ``fc`` out.
+        fc_std: standard deviation of the normal distribution that the weights of ``fc`` start from; None for
+            Paddle's default (Xavier). The pairwise losses need small features to begin with: LCDSH's inner
+            products are otherwise in the flat part of its logistic function (the deep-hash papers take 0.01).
 
     Shape:
         input float32 (B, 3, H, W), RGB as (byte - 127.5) / 127.5; output float32 (B, class_num).
     """
 
     def __init__(
-        self, class_num: int = 0, pooled_blocks: tuple[int, ...] = (LAST_BLOCK,), first_block: int = 0
+        self,
+        class_num: int = 0,
+        pooled_blocks: Sequence[int] = (LAST_BLOCK,),
+        first_block: int = 0,
+        norm: bool = True,
+        fc_std: float | None = None,
     ) -> None:
         super().__init__()
         channels = [32, *(width for width, _ in _BLOCKS)]
@@ -61,13 +72,16 @@ class MobileNetV1(nn.Layer):
             self.add_sublayer(f"conv{block}_dw", _Conv(before, before, 3, stride=stride, groups=before))
             self.add_sublayer(f"conv{block}_pw", _Conv(before, width, 1))
         self.embedding_size = sum(channels[block] for block in self.pooled_blocks)
-        self.norm = nn.BatchNorm1D(self.embedding_size) if class_num else None
-        self.fc = nn.Linear(self.embedding_size, class_num) if class_num else None
+        self.norm = nn.BatchNorm1D(self.embedding_size) if class_num and norm else None
+        initializer = None if fc_std is None else nn.initializer.Normal(std=fc_std)
+        self.fc = nn.Linear(self.embedding_size, class_num, weight_attr=initializer) if class_num else None
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Run the blocks from ``first_block`` on, pool and project."""
         embedding = self.embed(x)
-        return embedding if self.fc is None else self.fc(self.norm(embedding))
+        if self.norm is not None:
+            embedding = self.norm(embedding)
+        return embedding if self.fc is None else self.fc(embedding)
 
     def embed(self, x: paddle.Tensor) -> paddle.Tensor:
         """Pooled maps before ``fc``: float32 (B, embedding_size)."""
