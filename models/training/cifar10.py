@@ -33,12 +33,15 @@ class Cifar10:
         pixels: uint8 (n, 32, 32, 3).
         names: member and number, such as ``data_batch_1/17``.
         labels: class names.
+        classes: all ten.
+        numbered: the classes have names.
     """
 
     archive: Path
     pixels: npt.NDArray[np.uint8]
     names: list[str]
     labels: list[str]
+    classes: frozenset[str] = frozenset(CLASSES)
     numbered: bool = False
 
     def where(self, row: int) -> str:

@@ -238,19 +238,21 @@ SOURCES: Mapping[str, tuple[Callable[[dict[str, Any], PictureCache], Source], tu
 
 def _class_names(sources: Sequence[Source], class_num: int | None) -> list[str]:
     """Name the classes by label, and check every label against their number."""
-    found = sorted({label for source in sources for label in source.labels} - {""})
+    found = sorted(frozenset().union(*(source.classes for source in sources)))
     if class_num is None:
         return found
     if not any(source.numbered for source in sources):
         if len(found) > class_num:
             raise DatasetError(f"{sources[0].where(0)}: there are {len(found)} classes, but class_num is {class_num}")
         return found
-    wrong = {label for label in found if not (label.isdecimal() and int(label) < class_num)}
-    if wrong:
-        source, row = next(
-            (source, row) for source in sources for row, label in enumerate(source.labels) if label in wrong
-        )
-        label = source.labels[row]
-        what = f"label {label} of {class_num}" if label.lstrip("-").isdecimal() else f"label {label!r} is no number"
-        raise DatasetError(f"{source.where(row)}: {what}; with class_num {class_num} labels are 0 to {class_num - 1}")
+    right = {label for label in found if label.isdecimal() and int(label) < class_num} | {""}
+    for source in sources:
+        for row, label in enumerate(source.labels):
+            if label not in right:
+                number = label.removeprefix("-").isdecimal()
+                raise DatasetError(
+                    f"{source.where(row)}: label {label if number else repr(label)} "
+                    f"{f'of {class_num}' if number else 'is no number'}; "
+                    f"with class_num {class_num} labels are 0 to {class_num - 1}"
+                )
     return [str(number) for number in range(class_num)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +26,10 @@ class Source(Protocol):
     @property
     def labels(self) -> Sequence[str]:
         """Its class as text; empty for none."""
+
+    @property
+    def classes(self) -> Set[str]:
+        """All classes, those without pictures included."""
 
     @property
     def numbered(self) -> bool:
@@ -57,6 +61,11 @@ class PictureFiles:
     names: list[str]
     labels: list[str]
     cache: PictureCache
+
+    @property
+    def classes(self) -> Set[str]:
+        """The classes that pictures have."""
+        return set(self.labels) - {""}
 
     @property
     def numbered(self) -> bool:
