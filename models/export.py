@@ -117,7 +117,9 @@ def _serving_preprocessing(config: Config, fixed_size: tuple[int, int] | None) -
         preprocessing = replace(preprocessing, size=config.image_shape, resize_short=None, crop=None)
     if fixed_size is not None and preprocessing.input_size != fixed_size:
         name, size = config.arch.backbone["name"], preprocessing.input_size
-        raise ConfigError(f"{name} takes pictures of {list(fixed_size)}, and they would be {list(size)}: Global.image_shape")
+        raise ConfigError(
+            f"{name} takes pictures of {list(fixed_size)}, and they would be {list(size)}: Global.image_shape"
+        )
     return preprocessing
 
 

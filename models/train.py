@@ -17,7 +17,9 @@ def main(
     config: Annotated[Path, typer.Option("-c", "--config", help="configuration, see models/configs")],
     override: Annotated[list[str] | None, typer.Option("-o", "--override", help="key.key=value, repeatable")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint, if there is one")] = False,
-    check: Annotated[bool, typer.Option("--check", help="check configuration and data, and print what would run")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="check configuration and data, and print what would run")
+    ] = False,
 ) -> None:
     """Train the model that a configuration describes.
 

@@ -122,7 +122,9 @@ class Data:
         """Count the steps of an epoch, equally many on each device."""
         steps = len(self._indexes(stage, (0,)))
         if steps == 0:
-            raise DatasetError(f"{len(self.train)} pictures do not fill a batch of {stage.batch_size}: lower batch_size")
+            raise DatasetError(
+                f"{len(self.train)} pictures do not fill a batch of {stage.batch_size}: lower batch_size"
+            )
         return steps
 
     def batches_from(self, run: StageRun) -> Iterator[Batch]:
