@@ -249,10 +249,9 @@ def _class_names(sources: Sequence[Source], class_num: int | None) -> list[str]:
     for source in sources:
         for row, label in enumerate(source.labels):
             if label not in right:
-                number = label.removeprefix("-").isdecimal()
+                is_number = label.removeprefix("-").isdecimal()
+                what = f"label {label} of {class_num}" if is_number else f"label {label!r} is no number"
                 raise DatasetError(
-                    f"{source.where(row)}: label {label if number else repr(label)} "
-                    f"{f'of {class_num}' if number else 'is no number'}; "
-                    f"with class_num {class_num} labels are 0 to {class_num - 1}"
+                    f"{source.where(row)}: {what}; with class_num {class_num} labels are 0 to {class_num - 1}"
                 )
     return [str(number) for number in range(class_num)]
