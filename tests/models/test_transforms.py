@@ -15,7 +15,8 @@ from models.inference import RECOGNITION, Preprocessing
 from models.training.augment import random_view
 from models.training.config import ConfigError
 from models.training.datasets import DatasetError
-from models.training.transforms import OPS, Transforms
+from models.training.operators import OPS
+from models.training.transforms import Transforms
 
 NORMALIZE: dict[str, Any] = {
     "NormalizeImage": {
