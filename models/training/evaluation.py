@@ -44,7 +44,7 @@ def evaluate(
         DatasetError: a picture cannot be read, a query has no class, or the two share none.
         FloatingPointError: a feature is not finite.
     """
-    match_labels(query, gallery)  # before hours of encoding
+    match_labels(config, query, gallery)  # before hours of encoding
     codes = encode_both(config, network_encoder(config, encode), query, gallery, progress)
     return measure(config, *codes, query, gallery)
 
@@ -72,7 +72,7 @@ def measure(config: Config, query_codes: Codes, gallery_codes: Codes, query: Dat
     return evaluate_codes(
         query_codes,
         gallery_codes,
-        *match_labels(query, gallery),
+        *match_labels(config, query, gallery),
         recall_topk=config.metrics.recall_topk,
         precision_topk=config.metrics.precision_topk,
         exclude_self=same_pictures(config, query, gallery),
@@ -133,14 +133,17 @@ def eval_loaders(config: Config) -> tuple[LoaderConfig, LoaderConfig]:
     return config.query, config.gallery
 
 
-def match_labels(query: Dataset, gallery: Dataset) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def match_labels(
+    config: Config, query: Dataset, gallery: Dataset
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Number the classes of queries and gallery alike, by name.
 
     Returns:
         int64 (n,) and (m,); -1 for a gallery picture without a class, which no query finds rightly.
 
     Raises:
-        DatasetError: a query has no class, or no query's class is in the gallery.
+        ConfigError: the configuration has no ``DataLoader.Eval``.
+        DatasetError: a query has no class, or no query has another picture of its class in the gallery.
     """
     if len(unlabelled := np.flatnonzero(query.labels < 0)):
         raise DatasetError(
@@ -151,12 +154,14 @@ def match_labels(query: Dataset, gallery: Dataset) -> tuple[npt.NDArray[np.int64
     for data in (query, gallery):
         by_label = np.array([ids.setdefault(name, len(ids)) for name in data.class_names] + [-1], np.int64)
         numbers.append(by_label[data.labels])  # -1 takes the last
-    if not np.isin(numbers[0], numbers[1]).any():
+    wanted, offered = numbers
+    found = np.bincount(offered[offered >= 0], minlength=len(ids))[wanted]
+    if found.max() <= same_pictures(config, query, gallery):  # then the one that is found is the query itself
         raise DatasetError(
-            f"no query has a picture of its class in the gallery: queries are of {_some_names(query)}, the gallery of "
-            f"{_some_names(gallery)}"
+            "no query has another picture of its class in the gallery: queries are of "
+            f"{_some_names(query)}; the gallery is of {_some_names(gallery)}"
         )
-    return numbers[0], numbers[1]
+    return wanted, offered
 
 
 def same_pictures(config: Config, query: Dataset, gallery: Dataset) -> bool:
