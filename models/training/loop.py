@@ -17,7 +17,7 @@ import paddle
 from rich.console import Console
 
 from .checkpoint import load_checkpoint, save_checkpoint
-from .config import Config, ConfigError, Stage
+from .config import Config, ConfigError, LoaderConfig, Stage
 from .datasets import Dataset, DatasetError, load_datasets
 from .devices import Devices, start_devices
 from .evaluation import evaluate
@@ -31,6 +31,7 @@ from .transforms import Transforms
 LAST_NAME = "last.pdparams"
 BEST_NAME = "best.pdparams"
 FINAL_NAME = "final.pdparams"
+_EVALUATION_CACHE_BYTES = 256 << 20
 
 
 class Interrupted(Exception):
@@ -100,11 +101,13 @@ class Data:
     def load(cls, config: Config, devices: Devices) -> Data:
         """Open what ``DataLoader`` names."""
 
-        def load(loader: Any) -> Dataset | None:
-            return None if loader is None else load_datasets(loader.datasets, config.class_num)
+        def evaluated(loader: LoaderConfig | None) -> Dataset | None:
+            # Their classes may be others than those trained on, and their pictures are read once an evaluation.
+            return None if loader is None else load_datasets(loader.datasets, cache_bytes=_EVALUATION_CACHE_BYTES)
 
+        train = load_datasets(config.train.datasets, config.class_num)
         transforms = Transforms.from_ops(config.train.transform_ops)
-        return cls(config, devices, load(config.train), transforms, load(config.query), load(config.gallery))
+        return cls(config, devices, train, transforms, evaluated(config.query), evaluated(config.gallery))
 
     @property
     def class_num(self) -> int:
