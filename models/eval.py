@@ -1,0 +1,204 @@
+"""Measure how well a model's codes retrieve: ``python -m models.eval -c CONFIG.yaml``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from models.training.config import Config
+    from models.training.evaluation import EncodeDataset
+    from models.training.metrics import Evaluation
+
+
+def main(
+    config: Annotated[Path, typer.Option("-c", "--config", help="its DataLoader.Eval says what to evaluate on")],
+    override: Annotated[list[str] | None, typer.Option("-o", "--override", help="key.key=value, repeatable")] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(help="[NAME=]FILE of weights, repeatable (default: best, else final.pdparams in output_dir)"),
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="[NAME=]FOLDER that models.export wrote, repeatable, of any architecture")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="folder to write to (default: output_dir/eval)")] = None,
+) -> None:
+    """Search the pictures of DataLoader.Eval.Query among those of .Gallery, by Hamming distance.
+
+    Writes metrics.json, metrics.md, precision_recall.png, bit_balance.png and neighbours.png, and prints the table.
+    Several models are compared in one metrics.md and precision_recall.png; each has the rest in a folder of its name.
+    """
+    # Imported here, so that --help does not wait for Paddle.
+    from models.inference import ModelError
+    from models.training.config import ConfigError
+    from models.training.config_file import load_config
+    from models.training.datasets import DatasetError
+    from models.training.report import to_table
+
+    console = Console(stderr=True)
+    try:
+        settings = load_config(config, override or ())
+        candidates = _weights(settings, weights, with_default=not model) + _folders(settings, model or [])
+        folder = output or settings.output_dir / "eval"
+        evaluations = evaluate_all(settings, candidates, folder, console)
+    except (ConfigError, DatasetError, ModelError, FloatingPointError, OSError) as error:
+        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+    Console().print(to_table(evaluations, settings.name))
+    console.print(f"wrote {folder}", highlight=False)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to evaluate: its ``name`` for people, where it comes from, and ``load``, which makes it encode."""
+
+    name: str
+    source: Path
+    load: Callable[[], EncodeDataset]
+
+
+def evaluate_all(
+    config: Config, candidates: Sequence[Candidate], folder: Path, console: Console
+) -> dict[str, Evaluation]:
+    """Evaluate models on the same pictures and write everything.
+
+    Args:
+        config: its ``query`` and ``gallery`` are the pictures.
+        candidates: the models, by different names.
+        folder: where tables and figures go; for several models, also one folder each in it.
+        console: shows the progress.
+
+    Returns:
+        The evaluations by name.
+
+    Raises:
+        ConfigError, DatasetError, ModelError, OSError: what was asked for cannot be evaluated or written.
+        FloatingPointError: a network's features are not finite.
+    """
+    from models.training.config import ConfigError
+    from models.training.datasets import load_datasets
+    from models.training.evaluation import encode_both, eval_loaders, match_labels, measure, same_pictures
+    from models.training.neighbours import find_neighbours, plot_neighbours
+
+    names = [candidate.name for candidate in candidates]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"several models are called {max(names, key=names.count)!r}: name them with NAME=PATH")
+    parts = eval_loaders(config)
+    # Retrieval may be measured on classes that training never saw, so they are matched by name and not numbered.
+    gallery = load_datasets(parts[1].datasets)
+    query = gallery if parts[0].datasets == parts[1].datasets else load_datasets(parts[0].datasets)
+    labels = match_labels(config, query, gallery)
+    evaluations = {}
+    for candidate in candidates:
+        own = folder / candidate.name if len(candidates) > 1 else folder
+        encoder = candidate.load()
+        with _progress(console, candidate.name) as progress:
+            codes = encode_both(config, encoder, query, gallery, progress)
+        evaluation = evaluations[candidate.name] = measure(config, *codes, query, gallery)
+        write_evaluation(candidate, evaluation, own)
+        rows = find_neighbours(codes, (query, gallery), labels, exclude_self=same_pictures(config, query, gallery))
+        title = f"{candidate.name}: {evaluation.bits} bits, mAP {evaluation.mean_average_precision:.3f}"
+        plot_neighbours(rows, own / "neighbours.png", title)
+    if len(candidates) > 1:
+        write_comparison(evaluations, folder)
+    return evaluations
+
+
+def write_evaluation(candidate: Candidate, evaluation: Evaluation, folder: Path) -> None:
+    """Write metrics.json, the comparison of one, and bit_balance.png."""
+    from models.training.plots import plot_bit_balance
+
+    content = {"model": candidate.name, "source": str(candidate.source), **evaluation.to_json()}
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1)
+    (folder / "metrics.json").write_text(f"{text}\n", "utf-8")
+    plot_bit_balance(evaluation, folder / "bit_balance.png")
+    write_comparison({candidate.name: evaluation}, folder)
+
+
+def write_comparison(evaluations: Mapping[str, Evaluation], folder: Path) -> None:
+    """Write metrics.md and precision_recall.png."""
+    from models.training.plots import plot_precision_recall
+    from models.training.report import to_markdown
+
+    (folder / "metrics.md").write_text(to_markdown(evaluations), "utf-8")
+    plot_precision_recall(evaluations, folder / "precision_recall.png")
+
+
+def _weights(config: Config, wanted: Sequence[str] | None, *, with_default: bool) -> list[Candidate]:
+    if not wanted and with_default:
+        best, final = (config.output_dir / name for name in ("best.pdparams", "final.pdparams"))
+        wanted = [str(best if best.is_file() else final)]
+
+    def candidate(text: str) -> Candidate:
+        name, path = _named(text)
+        return Candidate(name or path.stem, path, lambda: _load_weights(config, path))
+
+    return [candidate(text) for text in wanted or ()]
+
+
+def _folders(config: Config, wanted: Sequence[str]) -> list[Candidate]:
+    from models.inference import Hasher
+    from models.training.evaluation import hasher_encoder
+
+    def candidate(text: str) -> Candidate:
+        name, path = _named(text)
+        return Candidate(
+            name or path.resolve().name, path, lambda: hasher_encoder(Hasher.load(path, device=config.device))
+        )
+
+    return [candidate(text) for text in wanted]
+
+
+def _load_weights(config: Config, path: Path) -> EncodeDataset:
+    from models.training.checkpoint import load_weights
+    from models.training.config import ConfigError
+    from models.training.devices import start_devices
+    from models.training.evaluation import eval_loaders, network_encoder
+    from models.training.model import frozen_features
+    from models.training.transforms import Transforms
+
+    sizes = {Transforms.from_ops(part.transform_ops).size for part in eval_loaders(config)}
+    if len(sizes) > 1:
+        raise ConfigError(f"DataLoader.Eval: queries and gallery must have one size, not {sorted(sizes)}")
+    start_devices(config.device)
+    return network_encoder(config, frozen_features(config, load_weights(path), shape=(3, *sizes.pop())))
+
+
+def _named(text: str) -> tuple[str, Path]:
+    """Part ``NAME=PATH``; a path alone may hold ``=`` behind a slash. A name is a folder's, too."""
+    from models.training.config import ConfigError
+
+    name, equals, path = text.partition("=")
+    if not equals or "/" in name:
+        return "", Path(text)
+    if name != Path(name).name or not path:
+        raise ConfigError(f"{text!r} is not NAME=PATH with a name that a folder can have")
+    return name, Path(path)
+
+
+@contextmanager
+def _progress(console: Console, model: str) -> Iterator[Callable[[str, int, int], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        tasks: dict[str, int] = {}
+
+        def update(part: str, done: int, total: int) -> None:
+            if part not in tasks:
+                tasks[part] = progress.add_task(escape(f"{model} {part}"), total=total)
+            progress.update(tasks[part], completed=done)
+
+        yield update
+
+
+if __name__ == "__main__":
+    typer.run(main)
