@@ -12,20 +12,15 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
 from .augment import Image
 from .datasets import Dataset
 from .hamming_ranking import Codes, rank_gallery
+from .lettering import Lettering
 from .plots import BLACK, GREEN, VERMILLION, save_png
 
 Labels = npt.NDArray[np.int64]
 
-# Matplotlib brings the first; the others are what systems have for Chinese, Japanese and Korean.
-_FONTS = (
-    "DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei",
-    "WenQuanYi Zen Hei", "Droid Sans Fallback", "Microsoft YaHei", "SimHei", "PingFang SC", "Arial Unicode MS",
-)  # fmt: skip
 _LONGEST_LABEL = 18  # characters that fit below a picture
 _SIDE = 150  # pixels of a picture; more would not be seen
 
@@ -116,7 +111,7 @@ def plot_neighbours(rows: Sequence[Row], target: Path, title: str = "") -> Path:
     columns = 1 + max(len(neighbours) for _, neighbours in rows)
     figure = Figure(figsize=(1.2 * columns + 0.2, 1.56 * len(rows) + (0.65 if title else 0.35)), layout="constrained")
     grid = figure.subplots(len(rows), columns, squeeze=False)
-    lettering = _Lettering()
+    lettering = Lettering()
     for line, (query, neighbours) in zip(grid, rows, strict=True):
         _draw_picture(line[0], query, None, lettering)
         for axes, neighbour in zip(line[1:], neighbours, strict=False):
@@ -130,24 +125,10 @@ def plot_neighbours(rows: Sequence[Row], target: Path, title: str = "") -> Path:
     )  # fmt: skip
     heading.set_in_layout(False)  # it may run over the next columns
     if title:
-        figure.suptitle(title, fontsize=12, fontweight="bold", fontfamily=lettering.fonts, parse_math=False)
+        figure.suptitle(
+            lettering.line(title), fontsize=12, fontweight="bold", fontfamily=lettering.fonts, parse_math=False
+        )
     return save_png(figure, target)
-
-
-class _Lettering:
-    """Which fonts to write class names with, and what they can write."""
-
-    def __init__(self) -> None:
-        installed = set(fontManager.get_font_names())
-        self.fonts = [name for name in _FONTS if name in installed]
-        files = [findfont(FontProperties(family=name)) for name in self.fonts]
-        self._known = frozenset().union(*(get_font(file).get_charmap() for file in files))
-
-    def write(self, shown: Shown) -> str:
-        """The class on one short line, or its number where a character is in none of the fonts."""
-        text = " ".join(shown.label.split()) or "no class"
-        text = text if len(text) <= _LONGEST_LABEL else text[: _LONGEST_LABEL - 1] + "…"
-        return text if all(ord(character) in self._known for character in text) else f"class {shown.label_id}"
 
 
 def _show(data: Dataset, index: int, labels: Labels, distance: int | None = None) -> Shown:
@@ -155,17 +136,25 @@ def _show(data: Dataset, index: int, labels: Labels, distance: int | None = None
     return Shown(data.read(index), data.class_names[label] if label >= 0 else "", int(labels[index]), distance)
 
 
-def _draw_picture(axes: Axes, shown: Shown, is_same: bool | None, lettering: _Lettering) -> None:
+def _draw_picture(axes: Axes, shown: Shown, is_same: bool | None, lettering: Lettering) -> None:
     """One picture; ``is_same`` is None for a query."""
     axes.imshow(_square(shown.image))
     axes.set(xticks=[], yticks=[])
     colour, style = {None: (BLACK, "-"), True: (GREEN, "-"), False: (VERMILLION, (0, (3, 1.5)))}[is_same]
     for spine in axes.spines.values():
         spine.set(color=colour, linestyle=style, linewidth=1.5 if is_same is None else 3)
-    text = lettering.write(shown)
+    text = _class_name(shown, lettering)
     if is_same is not None:
         text = f"{'✓' if is_same else '✗'} {shown.distance}" + ("" if is_same else f"\n{text}")
     axes.set_xlabel(text, fontsize=8, fontfamily=lettering.fonts, parse_math=False, color=colour, labelpad=3)
+
+
+def _class_name(shown: Shown, lettering: Lettering) -> str:
+    if shown.label_id < 0 or not shown.label.strip():
+        return "no class"
+    # A name full of question marks says less than a number.
+    readable = lettering.can_write("".join(shown.label.split()))
+    return lettering.line(shown.label if readable else f"class {shown.label_id}", _LONGEST_LABEL)
 
 
 def _square(image: Image) -> Image:

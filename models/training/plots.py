@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from .lettering import Lettering, escape_formula
 from .metrics import RADIUS, Evaluation
 from .training_log import read_log
 
@@ -73,17 +74,18 @@ def plot_precision_recall(evaluations: Mapping[str, Evaluation], target: Path) -
         ``target``.
     """
     figure, (axes,) = make_figure(7, 5.5)
+    lettering = Lettering()
     for number, (name, evaluation) in enumerate(evaluations.items()):
         colour, style = _CYCLE[number % len(_CYCLE)], _STYLES[number // len(_CYCLE) % len(_STYLES)]
         recall, precision = np.array(evaluation.curve_recall), np.array(evaluation.curve_precision)
         figures = f"mAP {evaluation.mean_average_precision:.3f}, {evaluation.bits} bits"
-        axes.plot(recall, precision, style, color=colour, label=f"{_plain(name)} ({figures})")
+        axes.plot(recall, precision, style, color=colour, label=f"{escape_formula(lettering.line(name))} ({figures})")
         axes.plot(recall[RADIUS], precision[RADIUS], "o", color=colour, clip_on=False)
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     axes.set_xlabel("recall: share of all same-class pairs within the radius")
     _title(axes, "Precision and recall by Hamming radius", y="precision: share of same-class pairs")
     axes.plot([], [], "o", color="grey", label=f"Hamming radius {RADIUS}")
-    axes.legend(loc="best", frameon=False)
+    axes.legend(loc="best", frameon=False, prop={"family": lettering.fonts, "size": 9})
     return save_png(figure, target)
 
 
@@ -155,6 +157,7 @@ def _metric_name(key: str) -> str:
 
 def _mark_stages(axes: Axes, steps: Sequence[Mapping[str, Any]], named: bool) -> None:
     """A dotted line where the next stage begins; the names of the stages where there are several."""
+    lettering = Lettering()
     starts: dict[str, int] = {}
     for record in steps:
         starts.setdefault(str(record["stage"]), record["x"])
@@ -163,8 +166,8 @@ def _mark_stages(axes: Axes, steps: Sequence[Mapping[str, Any]], named: bool) ->
             axes.axvline(start, color="grey", linestyle=":", linewidth=1)
         if named:
             axes.annotate(
-                _plain(name), (start, 1), xycoords=("data", "axes fraction"), xytext=(3, -4), va="top", fontsize=9,
-                textcoords="offset points", color="dimgrey",
+                lettering.line(name), (start, 1), xycoords=("data", "axes fraction"), xytext=(3, -4), va="top",
+                textcoords="offset points", color="dimgrey", fontsize=9, fontfamily=lettering.fonts, parse_math=False,
             )  # fmt: skip
 
 
@@ -195,11 +198,6 @@ def _smooth(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     index = np.arange(len(values))
     reach = np.minimum(half, np.minimum(index, len(values) - 1 - index))
     return (sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1)
-
-
-def _plain(name: str) -> str:
-    """A name for a legend, where ``$`` would start a formula."""
-    return name.replace("$", r"\$")
 
 
 def make_figure(width: float, height: float, rows: int = 1, share_x: bool = False) -> tuple[Figure, list[Axes]]:
