@@ -8,7 +8,7 @@ SHARED ?= ../shared
 STARTER := models/configs/GeneralRecognition/starter_hasher.yaml
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo serve test lint format bench starter-hasher clean
+.PHONY: help install demo serve test test-slow lint format bench starter-hasher deep-hash clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ serve: install  ## start the service (settings: SHITU_* variables, see README)
 test: install lint  ## lint, type-check and run all tests
 	$(BIN)/python -m pytest
 
+test-slow: install  ## train two steps of each shipped configuration at its full size (ten minutes)
+	$(BIN)/python -m pytest -m slow
+
 lint: install  ## ruff (format and rules) and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -49,6 +52,9 @@ starter-hasher: install  ## train the bundled hash model again, resumable (hours
 	$(BIN)/python -m models.export -c $(STARTER) --target models/starter/hasher
 	$(BIN)/python -m models.recommend --model models/starter/hasher --write \
 	  --root data/starter/drink --list data/starter/drink_held_out.txt
+
+deep-hash: install  ## train and compare the deep-hash methods on CIFAR-10, resumable (an hour; SHARED=DIR holds the data)
+	$(BIN)/python benchmarks/cifar10_hash.py --train --shared $(SHARED)
 
 clean:  ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info
