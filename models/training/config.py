@@ -20,7 +20,7 @@ class Arch:
     """``Arch``: the network. The maps go to :func:`models.nets.build` as they are.
 
     Attributes:
-        backbone: ``name``, ``class_num`` (the bits) and what else the architecture takes.
+        backbone: ``name``, ``class_num`` (the bits, unless a neck changes the length) and what else it takes.
         pretrained: False; True for the published weights; or a path or URL of weights.
         use_ssld: choose the distilled variant of the published weights.
         neck: ``name`` and settings, or None.
@@ -35,8 +35,8 @@ class Arch:
 
     @property
     def bits(self) -> int:
-        """Length of the code."""
-        return int(self.backbone["class_num"])
+        """Length of the code: what the neck gives, or where it keeps the length, the backbone."""
+        return int((self.neck or {}).get("class_num", self.backbone["class_num"]))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,231 @@
+"""The YAML file of a training: PaddleClas's own vocabulary, and a few keys of ours, checked key by key.
+
+Files made for PaddleClas's binary PP-ShiTu, DCH, DSHSD and LCDSH are read as they are. Every key is in one table of
+this package with what becomes of it: a value, a check, or a note where it has no effect here. What is in no table, or
+asks for something that is not done here, is a problem that names file, line and key; all problems of a file are
+reported together. Keys of ours:
+
+- ``Stages``: a list of ``{name, epochs, batch_size, first_block, Optimizer}`` instead of ``Global.epochs``;
+  ``Optimizer`` there holds only what differs from the main one;
+- ``Global.name``, ``Global.save_interval_s``, ``Global.device: auto``, ``Arch.Head.class_num: auto``;
+- ``Optimizer.clip_norm_global``, ``Optimizer.backbone_lr_mult``;
+- ``dataset`` may be a list of sources, each with ``repeat`` and ``teacher``; ``transform_ops`` then stands beside it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from models.nets import NETS
+from models.yaml_tree import Node, YamlProblem, read_tree, with_override
+
+from ..config import Amp, Arch, Config, ConfigError, LoaderConfig, LossTerm, Stage
+from .arch import read_arch, read_losses
+from .data import read_eval, read_metrics, read_train
+from .fields import (
+    Reader,
+    Reading,
+    Unusable,
+    flag,
+    node_itself,
+    number,
+    one_of,
+    only,
+    path,
+    text,
+    whole,
+    without_effect,
+)
+from .schedule import read_stages
+
+__all__ = ["load_config"]
+
+_NEED_TEACHER = "SimilarityPreservingLoss"
+
+
+def load_config(file: Path | str, overrides: Iterable[str] = ()) -> Config:
+    """Read and check a configuration.
+
+    Args:
+        file: YAML in UTF-8. Paths in it are relative to where the command runs, as in PaddleClas.
+        overrides: ``a.b=value`` texts, laid over the file one after the other; the value is read as YAML, entries of
+            lists go by their number.
+
+    Raises:
+        ConfigError: the file cannot be read, or has a key or value that cannot be used. Each problem is a line that
+            begins with file, line and key, or with ``-o`` and the key.
+    """
+    file = Path(file)
+    try:
+        root = read_tree(file)
+        for override in overrides:
+            root = with_override(root, override)
+    except YamlProblem as error:
+        raise ConfigError(str(error)) from None
+    reading = Reading()
+    config = _read(reading, root, file.stem)
+    if config is None or reading.problems:
+        raise ConfigError("\n".join(reading.problems))
+    return config
+
+
+def _read(reading: Reading, root: Node, stem: str) -> Config | None:
+    """Read the whole file; None where a part could not be read, of which the problems tell."""
+    if not isinstance(root.value, dict):
+        reading.refuse(root, "must be a map with Global, Arch, Loss, Optimizer and DataLoader")
+        return None
+    top = reading.section(root, _SECTIONS)
+    for key in ("Arch", "Loss", "DataLoader", *(() if "Stages" in top else ("Global", "Optimizer"))):
+        reading.require(root, key, "models/configs has examples")
+    general = reading.section(top.get("Global"), _GLOBAL, "Global")
+    arch = read_arch(reading, top["Arch"]) if "Arch" in top else None
+    losses = read_losses(reading, top["Loss"], arch) if "Loss" in top else ()
+    train, query, gallery = _read_loaders(reading, top.get("DataLoader"), "Stages" in top)
+    if "Stages" not in top and "Global" in top:
+        reading.require(top["Global"], "epochs", "how often the training sees every picture")
+    batch_size = train.sampler.batch_size or None if train is not None else 1
+    stages = read_stages(reading, top, general.pop("epochs", None), batch_size)
+    amp, ema = reading.section(top.get("AMP"), _AMP, "AMP"), reading.section(top.get("EMA"), _EMA, "EMA")
+    metrics = read_metrics(reading, top.get("Metric"))
+    if arch is None or train is None or not stages:
+        return None
+    _check_together(reading, top, arch, losses, stages, train)
+    device = _device(reading, top.get("Global"), general)
+    if "feature_binarize" in general:
+        general["binarize"] = general.pop("feature_binarize")
+    if query is None and general.get("eval_during_train"):
+        reading.note(top["Global"].value["eval_during_train"], "has no effect here: there is no DataLoader.Eval")
+    sampler = replace(train.sampler, batch_size=batch_size or stages[0].batch_size)
+    backbone = str(arch.backbone.get("name"))
+    given = {**_DEFAULTS, "name": stem, "binarize": "round" if backbone.endswith("Sigmoid") else "sign", **general}
+    return Config(
+        **{**given, "eval_during_train": given["eval_during_train"] and query is not None, "device": device},
+        ema_decay=ema.get("decay"),
+        arch=arch,
+        losses=losses,
+        stages=stages,
+        amp=Amp(**{"level": "O1", "scale_loss": 1.0, "use_dynamic_loss_scaling": False, **amp})
+        if "AMP" in top
+        else None,
+        train=replace(train, sampler=sampler),
+        query=query,
+        gallery=gallery,
+        metrics=metrics,
+        notes=tuple(f"{', '.join(places)}: {message}" for message, places in reading.notes.items()),
+    )
+
+
+def _read_loaders(
+    reading: Reading, node: Node | None, has_stages: bool
+) -> tuple[LoaderConfig | None, LoaderConfig | None, LoaderConfig | None]:
+    """Read ``DataLoader``: training, queries, gallery."""
+    parts = reading.section(node, {"Train": node_itself, "Eval": node_itself}, "DataLoader")
+    if node is not None:
+        reading.require(node, "Train", "which pictures the network learns from")
+    train = read_train(reading, parts["Train"], not has_stages) if "Train" in parts else None
+    return train, *read_eval(reading, parts.get("Eval"))
+
+
+def _check_together(
+    reading: Reading,
+    top: dict[str, Node],
+    arch: Arch,
+    losses: tuple[LossTerm, ...],
+    stages: tuple[Stage, ...],
+    train: LoaderConfig,
+) -> None:
+    """Find what is right alone and wrong together."""
+    name = str(arch.backbone.get("name"))
+    binarize = top["Global"].value.get("feature_binarize") if "Global" in top else None
+    if binarize is not None and name.endswith("Sigmoid") and binarize.plain() == "sign":
+        reading.refuse(binarize, f"{name} gives numbers from 0 to 1, whose signs are all alike; it must be round")
+    if name in NETS and "first_block" not in inspect.signature(NETS[name]).parameters:
+        for node, stage in zip(top["Stages"].value if "Stages" in top else (), stages, strict=False):
+            if stage.first_block:
+                reading.refuse(node.value["first_block"], f"{name} cannot be frozen below a block; leave this out")
+    if any(term.name == _NEED_TEACHER for term in losses) and not any("teacher" in one for one in train.datasets):
+        where = top["DataLoader"].value["Train"].value["dataset"]
+        reading.refuse(where, f"{_NEED_TEACHER} needs the features of a teacher, and no source has a teacher")
+
+
+def _device(reading: Reading, node: Node | None, general: dict[str, Any]) -> str:
+    """Take ``device``, or what ``use_gpu`` says, and remove the latter."""
+    use_gpu = general.pop("use_gpu", None)
+    device = general.pop("device", {None: "auto", True: "gpu", False: "cpu"}[use_gpu])
+    if node is not None and use_gpu is not None and (device == "gpu") != use_gpu:
+        reading.refuse(node.value["use_gpu"], f"says otherwise than Global.device, {device}")
+    return str(device)
+
+
+def _image_shape(_: Reading, node: Node) -> tuple[int, int]:
+    value = node.plain()
+    whole_numbers = isinstance(value, list) and all(type(side) is int and side > 0 for side in value)
+    if not whole_numbers or len(value) != 3 or value[0] != 3:
+        raise Unusable(f"must be [3, height, width] in pixels, not {value!r}")
+    return value[1], value[2]
+
+
+_DEFAULTS: dict[str, Any] = {
+    "seed": 0,
+    "output_dir": Path("output"),
+    "checkpoints": None,
+    "pretrained_model": None,
+    "save_interval": 0,
+    "save_interval_s": 120.0,
+    "eval_during_train": True,
+    "eval_interval": 1,
+    "print_batch_step": 10,
+    "image_shape": None,
+    "save_inference_dir": None,
+    "feature_normalize": False,
+}
+_SECTIONS: dict[str, Reader] = {
+    "Global": node_itself,
+    "Arch": node_itself,
+    "Loss": node_itself,
+    "Optimizer": node_itself,
+    "Stages": node_itself,
+    "DataLoader": node_itself,
+    "Metric": node_itself,
+    "AMP": node_itself,
+    "EMA": node_itself,
+    "Infer": without_effect("export the model, then the service or `shitu search` makes codes with it"),
+}
+_ON_FLOATS = "codes are compared by Hamming distance"
+_GLOBAL: dict[str, Reader] = {
+    "name": text,
+    "seed": whole(0, 2**32 - 1),
+    "device": one_of("auto", "cpu", "gpu"),
+    "use_gpu": flag,
+    "output_dir": path,
+    "checkpoints": path,
+    "pretrained_model": path,
+    "epochs": number(above=0),
+    "save_interval": whole(0),
+    "save_interval_s": number(0),
+    "eval_during_train": flag,
+    "eval_interval": whole(1),
+    "eval_mode": only("retrieval", "binary features are evaluated by retrieval"),
+    "print_batch_step": whole(1),
+    "image_shape": _image_shape,
+    "save_inference_dir": path,
+    "feature_normalize": flag,
+    "feature_binarize": one_of("sign", "round"),
+    "retrieval_feature_from": only("features", "the code is made of the features"),
+    "re_ranking": only(False, _ON_FLOATS),
+    "sim_block_size": without_effect("the search in Faiss chooses its own blocks"),
+    "use_visualdl": without_effect("output_dir has the log as JSON lines, and the curves as a picture"),
+    "use_dali": without_effect("pictures are decoded and transformed on the CPU, as the service does"),
+    "to_static": without_effect("the export is static, the training is dynamic"),
+}
+_AMP: dict[str, Reader] = {
+    "scale_loss": number(above=0),
+    "use_dynamic_loss_scaling": flag,
+    "level": one_of("O1", "O2"),
+    "use_fp16_test": without_effect("the evaluation is in full precision"),
+}
+_EMA: dict[str, Reader] = {"decay": number(0, below=1)}
