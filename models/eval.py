@@ -97,10 +97,10 @@ def evaluate_all(
     gallery = load_datasets(parts[1].datasets)
     query = gallery if parts[0].datasets == parts[1].datasets else load_datasets(parts[0].datasets)
     labels = match_labels(config, query, gallery)
+    encoders = [candidate.load() for candidate in candidates]  # all of them before anything takes time
     evaluations = {}
-    for candidate in candidates:
+    for candidate, encoder in zip(candidates, encoders, strict=True):
         own = folder / candidate.name if len(candidates) > 1 else folder
-        encoder = candidate.load()
         with _progress(console, candidate.name) as progress:
             codes = encode_both(config, encoder, query, gallery, progress)
         evaluation = evaluations[candidate.name] = measure(config, *codes, query, gallery)
@@ -119,8 +119,9 @@ def write_evaluation(candidate: Candidate, evaluation: Evaluation, folder: Path)
 
     content = {"model": candidate.name, "source": str(candidate.source), **evaluation.to_json()}
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1)
-    (folder / "metrics.json").write_text(f"{text}\n", "utf-8")
+    # A line a key: the curves are long, and one number a line would bury the figures.
+    lines = (f"  {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in content.items())
+    (folder / "metrics.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
     plot_bit_balance(evaluation, folder / "bit_balance.png")
     write_comparison({candidate.name: evaluation}, folder)
 
@@ -181,7 +182,7 @@ def _named(text: str) -> tuple[str, Path]:
     name, equals, path = text.partition("=")
     if not equals or "/" in name:
         return "", Path(text)
-    if name != Path(name).name or not path:
+    if name in ("", ".", "..") or not path:
         raise ConfigError(f"{text!r} is not NAME=PATH with a name that a folder can have")
     return name, Path(path)
 

@@ -128,7 +128,7 @@ def plot_neighbours(rows: Sequence[Row], target: Path, title: str = "") -> Path:
         figure.suptitle(
             lettering.line(title), fontsize=12, fontweight="bold", fontfamily=lettering.fonts, parse_math=False
         )
-    return save_png(figure, target)
+    return save_png(figure, target, dpi=100)  # photos make large files
 
 
 def _show(data: Dataset, index: int, labels: Labels, distance: int | None = None) -> Shown:
@@ -150,11 +150,12 @@ def _draw_picture(axes: Axes, shown: Shown, is_same: bool | None, lettering: Let
 
 
 def _class_name(shown: Shown, lettering: Lettering) -> str:
-    if shown.label_id < 0 or not shown.label.strip():
+    name = "".join(shown.label.split())
+    if shown.label_id < 0 or not name:
         return "no class"
-    # A name full of question marks says less than a number.
-    readable = lettering.can_write("".join(shown.label.split()))
-    return lettering.line(shown.label if readable else f"class {shown.label_id}", _LONGEST_LABEL)
+    # A name full of question marks says less than a number, and a bare number looks like a distance.
+    text = shown.label if lettering.can_write(name) else str(shown.label_id)
+    return lettering.line(f"class {text}" if text.strip().isdecimal() else text, _LONGEST_LABEL)
 
 
 def _square(image: Image) -> Image:

@@ -26,7 +26,6 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
 )  # fmt: skip
 _CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 _STYLES = ("-", "--", "-.", ":")
-_DPI = 120
 _PLACE = {"event", "stage", "number", "epoch", "step", "x"}  # of a record, what is no figure
 
 
@@ -84,7 +83,8 @@ def plot_precision_recall(evaluations: Mapping[str, Evaluation], target: Path) -
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     axes.set_xlabel("recall: share of all same-class pairs within the radius")
     _title(axes, "Precision and recall by Hamming radius", y="precision: share of same-class pairs")
-    axes.plot([], [], "o", color="grey", label=f"Hamming radius {RADIUS}")
+    if any(evaluation.empty_radius2 < 1 for evaluation in evaluations.values()):
+        axes.plot([], [], "o", color="grey", label=f"Hamming radius {RADIUS}")
     axes.legend(loc="best", frameon=False, prop={"family": lettering.fonts, "size": 9})
     return save_png(figure, target)
 
@@ -216,10 +216,10 @@ def _title(axes: Axes, text: str, y: str) -> None:
     axes.set_ylabel(y)
 
 
-def save_png(figure: Figure, target: Path) -> Path:
+def save_png(figure: Figure, target: Path, dpi: int = 120) -> Path:
     """Write the PNG beside and rename it, so that who looks on during a training never sees half of one."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.tmp")
-    figure.savefig(temporary, format="png", dpi=_DPI)
+    figure.savefig(temporary, format="png", dpi=dpi)
     temporary.replace(target)
     return target

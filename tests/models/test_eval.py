@@ -6,31 +6,23 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import typer
+import yaml
 from rich.console import Console
+from typer.testing import CliRunner, Result
 
-from models.eval import Candidate, evaluate_all
+from models.eval import Candidate, evaluate_all, main
 from models.inference import STARTER_HASHER, Hasher
-from models.training.config import (
-    Arch,
-    Config,
-    ConfigError,
-    LoaderConfig,
-    Metrics,
-    OptimizerConfig,
-    Sampler,
-    Schedule,
-    Stage,
-)
+from models.training.config import Config, ConfigError, LoaderConfig
+from models.training.config_file import load_config
 from models.training.datasets import DatasetError, load_datasets
 from models.training.evaluation import evaluate, hasher_encoder, match_labels
 
-OPS = ({"ResizeImage": {"size": 32}}, {"NormalizeImage": {"mean": [0.5] * 3, "std": [0.5] * 3}}, {"ToCHWImage": None})
 # Colours (RGB) of two to three shades a class; the classes are named so that queries and gallery number them apart.
 GALLERY = {"moss": (40, 120, 20), "brick": (170, 60, 40), "sky": (110, 180, 230), "ash": (90, 90, 90)}
 QUERIES = {"sky": (100, 170, 240), "brick": (160, 70, 30), "zinc": (200, 200, 210)}
@@ -50,48 +42,54 @@ def draw(folder: Path, colours: dict[str, tuple[int, int, int]], copies: int) ->
     return folder
 
 
-def loader(folder: Path, batch_size: int) -> LoaderConfig:
-    source = {"image_root": str(folder), "cls_label_path": str(folder / "list.txt")}
-    sampler = Sampler("BatchSampler", batch_size, shuffle=False, drop_last=False)
-    return LoaderConfig((MappingProxyType(source),), OPS, sampler)
+def source(folder: Path, batch_size: int) -> dict[str, Any]:
+    """A section of DataLoader that reads what :func:`draw` made."""
+    return {
+        "dataset": {
+            "image_root": str(folder),
+            "cls_label_path": str(folder / "list.txt"),
+            "transform_ops": [
+                {"ResizeImage": {"size": 32}},
+                {"NormalizeImage": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}},
+                {"ToCHWImage": None},
+            ],
+        },
+        "sampler": {"batch_size": batch_size, "drop_last": False, "shuffle": False},
+    }
 
 
-def make_config(query: LoaderConfig | None, gallery: LoaderConfig | None, output: Path) -> Config:
-    optimizer = OptimizerConfig("SGD", Schedule("Constant", 0.1))
-    backbone = {"name": "MobileNetV1", "class_num": 16}
-    return Config(
-        name="colours",
-        seed=1,
-        device="cpu",
-        output_dir=output,
-        checkpoints=None,
-        pretrained_model=None,
-        save_interval=0,
-        save_interval_s=60.0,
-        eval_during_train=False,
-        eval_interval=1,
-        print_batch_step=10,
-        image_shape=None,
-        save_inference_dir=None,
-        feature_normalize=False,
-        binarize="sign",
-        ema_decay=None,
-        arch=Arch(backbone, pretrained=False, use_ssld=False, neck={"name": "Tanh"}, head=None),
-        losses=(),
-        stages=(Stage("all", 1, 4, optimizer),),
-        amp=None,
-        train=gallery or query,
-        query=query,
-        gallery=gallery,
-        metrics=Metrics(recall_topk=(1, 2), precision_topk=(1, 3)),
-    )
+def write_config(path: Path, query: Path, gallery: Path) -> Path:
+    content = {
+        "Global": {"name": "colours", "output_dir": str(path.parent / "out"), "epochs": 1, "device": "cpu"},
+        "Arch": {
+            "name": "RecModel",
+            "Backbone": {"name": "MobileNetV1", "class_num": 16, "pretrained": False},
+            "Neck": {"name": "Tanh"},
+        },
+        "Loss": {"Train": [{"LCDSHLoss": {"weight": 1.0, "n_class": 4, "_lambda": 3}}]},
+        "Optimizer": {"name": "SGD", "lr": {"name": "Constant", "learning_rate": 0.1}},
+        "DataLoader": {"Train": source(gallery, 4), "Eval": {"Query": source(query, 4), "Gallery": source(gallery, 5)}},
+        "Metric": {"Eval": [{"Recallk": {"topk": [1, 2]}}, {"Precisionk": {"topk": [1, 3]}}, {"mAP": {}}]},
+    }
+    path.write_text(yaml.safe_dump(content), "utf-8")
+    return path
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Config:
-    query = loader(draw(tmp_path / "query", QUERIES, 2), batch_size=4)
-    gallery = loader(draw(tmp_path / "gallery", GALLERY, 3), batch_size=5)
-    return make_config(query, gallery, tmp_path / "out")
+def config_path(tmp_path: Path) -> Path:
+    query, gallery = draw(tmp_path / "query", QUERIES, 2), draw(tmp_path / "gallery", GALLERY, 3)
+    return write_config(tmp_path / "colours.yaml", query, gallery)
+
+
+@pytest.fixture
+def config(config_path: Path) -> Config:
+    return load_config(config_path)
+
+
+def part(folder: Path) -> LoaderConfig:
+    """The pictures of :func:`draw` as gallery and queries of a configuration."""
+    path = write_config(folder.with_suffix(".yaml"), folder, folder)
+    return load_config(path).gallery
 
 
 def load(config: Config) -> tuple[Any, Any]:
@@ -190,10 +188,10 @@ def test_nothing_to_find_is_an_error_before_anything_is_encoded(config: Config, 
     def never(views: np.ndarray) -> np.ndarray:
         raise AssertionError("encoded")
 
-    strange = replace(config, query=loader(draw(tmp_path / "strange", {"zinc": (1, 2, 3)}, 2), 4))
+    strange = replace(config, query=part(draw(tmp_path / "strange", {"zinc": (1, 2, 3)}, 2)))
     with pytest.raises(DatasetError, match=r"no query has another picture .* of zinc; the gallery is of ash, brick, "):
         evaluate(strange, never, *load(strange))
-    lonely = loader(draw(tmp_path / "lonely", GALLERY, 1), 4)
+    lonely = part(draw(tmp_path / "lonely", GALLERY, 1))
     lonely = replace(config, query=lonely, gallery=lonely)
     with pytest.raises(DatasetError, match="no query has another picture of its class"):
         evaluate(lonely, never, *load(lonely))
@@ -282,5 +280,39 @@ def test_models_of_one_name_are_refused(config: Config, tmp_path: Path) -> None:
     def never() -> Callable[..., Any]:
         raise AssertionError("loaded")
 
-    with pytest.raises(ConfigError, match="several models are called 'a'"):
+    with pytest.raises(ConfigError, match="several models are called 'a': name them"):
         run(config, [Candidate("a", tmp_path, never), Candidate("a", tmp_path, never)], tmp_path)
+
+
+def command(*arguments: str | Path) -> Result:
+    app = typer.Typer()
+    app.command()(main)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_the_command_prints_a_table_and_says_where_the_rest_is(config_path: Path, tmp_path: Path) -> None:
+    done = command("-c", config_path, "--model", f"the starter={STARTER_HASHER}", "--output", tmp_path / "figures")
+    assert done.exit_code == 0, done.output
+    written = json.loads((tmp_path / "figures" / "metrics.json").read_text("utf-8"))
+    assert written["model"] == "the starter"
+    assert f"{written['mAP']:.4f}" in done.stdout
+    assert "the starter" in done.stdout
+    assert "figures" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "final.pdparams"),
+        (["--weights", "nowhere/best.pdparams"], "nowhere/best.pdparams"),
+        (["--model", "nowhere"], "nowhere"),
+        (["--model", "..=nowhere"], "not NAME=PATH"),
+        (["-o", "Global.devise=cpu"], "devise"),
+        (["-o", "DataLoader.Eval=null"], "DataLoader.Eval.Query"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_named(config_path: Path, arguments: list[str], message: str) -> None:
+    done = command("-c", config_path, *arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.output
