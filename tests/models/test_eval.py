@@ -22,6 +22,7 @@ from models.training.config import Config, ConfigError, LoaderConfig
 from models.training.config_file import load_config
 from models.training.datasets import DatasetError, load_datasets
 from models.training.evaluation import evaluate, hasher_encoder, match_labels
+from models.training.loop import train
 
 # Colours (RGB) of two to three shades a class; the classes are named so that queries and gallery number them apart.
 GALLERY = {"moss": (40, 120, 20), "brick": (170, 60, 40), "sky": (110, 180, 230), "ash": (90, 90, 90)}
@@ -65,9 +66,10 @@ def write_config(path: Path, query: Path, gallery: Path) -> Path:
             "name": "RecModel",
             "Backbone": {"name": "MobileNetV1", "class_num": 16, "pretrained": False},
             "Neck": {"name": "Tanh"},
+            "Head": {"name": "FC", "embedding_size": 16, "class_num": "auto"},
         },
-        "Loss": {"Train": [{"LCDSHLoss": {"weight": 1.0, "n_class": 4, "_lambda": 3}}]},
-        "Optimizer": {"name": "SGD", "lr": {"name": "Constant", "learning_rate": 0.1}},
+        "Loss": {"Train": [{"CELoss": {"weight": 1.0}}]},
+        "Optimizer": {"name": "SGD", "lr": {"name": "Constant", "learning_rate": 0.01}},
         "DataLoader": {"Train": source(gallery, 4), "Eval": {"Query": source(query, 4), "Gallery": source(gallery, 5)}},
         "Metric": {"Eval": [{"Recallk": {"topk": [1, 2]}}, {"Precisionk": {"topk": [1, 3]}}, {"mAP": {}}]},
     }
@@ -316,3 +318,17 @@ def test_what_cannot_be_evaluated_is_named(config_path: Path, arguments: list[st
     assert done.exit_code == 2
     assert message in done.stderr
     assert "Traceback" not in done.output
+
+
+@pytest.mark.filterwarnings("ignore:When training, we now always track:UserWarning")  # Paddle, of every batch norm
+def test_the_best_weights_of_a_training_give_the_figures_of_its_log(config_path: Path, tmp_path: Path) -> None:
+    config = load_config(config_path, ["Global.eval_during_train=true", "Global.epochs=2"])
+    train(config, Console(quiet=True))
+    records = [json.loads(line) for line in (config.output_dir / "train.jsonl").read_text("utf-8").splitlines()]
+    best = max((record for record in records if record["event"] == "eval"), key=lambda record: record["mAP"])
+    done = command("-c", config_path)
+    assert done.exit_code == 0, done.output
+    written = json.loads((config.output_dir / "eval" / "metrics.json").read_text("utf-8"))
+    assert written["model"] == "best"
+    names = {"recall1", "recall2", "mAP", "precision@1", "precision@3", "mAP@radius2", "precision@radius2"}
+    assert {name: written[name] for name in names} == pytest.approx({name: best[name] for name in names})
