@@ -136,9 +136,10 @@ def write_comparison(evaluations: Mapping[str, Evaluation], folder: Path) -> Non
 
 
 def _weights(config: Config, wanted: Sequence[str] | None, *, with_default: bool) -> list[Candidate]:
+    from models.training.checkpoint import trained_weights
+
     if not wanted and with_default:
-        best, final = (config.output_dir / name for name in ("best.pdparams", "final.pdparams"))
-        wanted = [str(best if best.is_file() else final)]
+        wanted = [str(trained_weights(config.output_dir))]
 
     def candidate(text: str) -> Candidate:
         name, path = _named(text)

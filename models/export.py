@@ -22,7 +22,7 @@ def main(
     config: Annotated[Path, typer.Option("-c", "--config", help="the configuration the model was trained with")],
     override: Annotated[list[str] | None, typer.Option("-o", "--override", help="key.key=value, repeatable")] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="best, final or last.pdparams (default: final in output_dir)")
+        Path | None, typer.Option(help="best, final or last.pdparams (default: best, else final in output_dir)")
     ] = None,
     target: Annotated[
         Path | None, typer.Option(help="folder to write (default: Global.save_inference_dir, else output_dir/export)")
@@ -38,14 +38,14 @@ def main(
     """
     # Imported here, so that --help does not wait for Paddle.
     from models.inference import ModelError
-    from models.training.checkpoint import load_weights
+    from models.training.checkpoint import load_weights, trained_weights
     from models.training.config import ConfigError
     from models.training.config_file import load_config
 
     console = Console(stderr=True)
     try:
         settings = load_config(config, override or ())
-        state = load_weights(weights or settings.output_dir / "final.pdparams")
+        state = load_weights(weights or trained_weights(settings.output_dir))
         folder = target or settings.save_inference_dir or settings.output_dir / "export"
         export(settings, state, folder, hamming_radius)
     except (ConfigError, ModelError, OSError) as error:

@@ -12,6 +12,10 @@ import paddle
 
 from .config import ConfigError
 
+LAST_NAME = "last.pdparams"
+BEST_NAME = "best.pdparams"
+FINAL_NAME = "final.pdparams"
+
 Weights = dict[str, npt.NDArray[Any]]
 
 
@@ -28,6 +32,12 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read what :func:`save_checkpoint` wrote; arrays come as numpy."""
     return paddle.load(str(path), return_numpy=True)
+
+
+def trained_weights(folder: Path) -> Path:
+    """Give the weights to use of a training: the best of its evaluations, else the final ones."""
+    best, final = folder / BEST_NAME, folder / FINAL_NAME
+    return best if best.is_file() else final
 
 
 def load_weights(path: Path | str) -> Weights:

@@ -14,6 +14,9 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from .training_log import cut_log
+
+
 LOG_NAME = "train.jsonl"
 CURVES_NAME = "curves.png"
 _SHOWN_ROWS = 12
@@ -43,7 +46,7 @@ class Journal:
         self._steps = 0
         self._pictures = 0
         self._epoch_started = time.monotonic()
-        kept = _cut_log(self._path, done) if done != (0, 0) else []
+        kept = cut_log(self._path, done) if done != (0, 0) else []
         if not kept:
             self._path.write_text("", "utf-8")
         completed = sum(record["event"] == "step" for record in kept)
@@ -126,19 +129,3 @@ class Journal:
         from .plots import plot_training
 
         plot_training(self._path, self._curves)
-
-
-def _cut_log(path: Path, done: tuple[int, int]) -> list[dict[str, Any]]:
-    """Keep the records up to a checkpoint: the steps after it will be taken and logged again."""
-    if not path.is_file():
-        return []
-    kept = []
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:  # the line that a kill has cut
-            continue
-        if (record["number"], record["step"]) <= done:
-            kept.append(record)
-    path.write_text("".join(json.dumps(record) + "\n" for record in kept), "utf-8")
-    return kept

@@ -16,11 +16,11 @@ import numpy.typing as npt
 import paddle
 from rich.console import Console
 
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import BEST_NAME, FINAL_NAME, LAST_NAME, load_checkpoint, save_checkpoint
 from .config import Config, ConfigError, LoaderConfig, Stage
 from .datasets import Dataset, DatasetError, load_datasets
 from .devices import Devices, start_devices
-from .evaluation import evaluate
+from .evaluation import evaluate, match_labels
 from .journal import Journal
 from .loader import Batch, batches
 from .model import initial_weights
@@ -28,9 +28,6 @@ from .samplers import epoch_batches
 from .stage_run import StageRun
 from .transforms import Transforms
 
-LAST_NAME = "last.pdparams"
-BEST_NAME = "best.pdparams"
-FINAL_NAME = "final.pdparams"
 _EVALUATION_CACHE_BYTES = 256 << 20
 
 
@@ -107,7 +104,10 @@ class Data:
 
         train = load_datasets(config.train.datasets, config.class_num)
         transforms = Transforms.from_ops(config.train.transform_ops)
-        return cls(config, devices, train, transforms, evaluated(config.query), evaluated(config.gallery))
+        query, gallery = evaluated(config.query), evaluated(config.gallery)
+        if query is not None and gallery is not None:
+            match_labels(config, query, gallery)  # rather now than after the first epoch
+        return cls(config, devices, train, transforms, query, gallery)
 
     @property
     def class_num(self) -> int:
@@ -177,11 +177,11 @@ class Progress:
                 return
             try:
                 figures, stop = run.train_on(batch, bool(self._stopped))
+                if self._journal is not None:
+                    self._journal.step(self._place(run), figures, len(batch.labels) * self._devices.world)
+                self._after_step(run)
             except FloatingPointError as error:
                 raise FloatingPointError(f"{error}; {self._rescue(run)}") from None
-            if self._journal is not None:
-                self._journal.step(self._place(run), figures, len(batch.labels) * self._devices.world)
-            self._after_step(run)
             if stop:
                 self._save(run)
                 raise Interrupted(f"stopped at step {run.step} of stage {run.stage.name}; go on with --resume")
@@ -218,17 +218,20 @@ class Progress:
         return metrics
 
     def _save(self, run: StageRun) -> None:
+        if not run.is_finite():  # and better the checkpoint before than a broken one
+            raise FloatingPointError(f"weights became infinite or undefined at step {run.step} of {run.stage.name}")
         self._saved_at = time.monotonic()
         if self._devices.leads:
             state = run.state() | {"pretrained": self._pretrained, "best": self._best}
             save_checkpoint(self._config.output_dir / LAST_NAME, state)
 
     def _rescue(self, run: StageRun) -> str:
-        """Save a network whose loss went wrong if it is still whole, and say what to do."""
-        if run.is_finite():
-            self._save(run)
+        """See that a checkpoint is left behind after the loss went wrong, and say what to do."""
         path = self._config.output_dir / LAST_NAME
-        kept = f"what was trained is in {path}; " if path.is_file() else ""
+        # The steps that led here may have spoilt the weights already: an earlier checkpoint is the better one.
+        if self._devices.leads and not path.is_file() and run.is_finite():
+            self._save(run)
+        kept = f"what was trained before is in {path}; " if path.is_file() else ""
         return f"{kept}lower Optimizer.lr.learning_rate, or set Optimizer.clip_norm_global"
 
     def _place(self, run: StageRun) -> dict[str, Any]:

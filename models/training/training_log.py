@@ -41,6 +41,30 @@ def read_log(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     )
 
 
+def cut_log(path: Path, done: tuple[int, int]) -> list[dict[str, Any]]:
+    """Cut off the records after a checkpoint, whose steps will be taken and logged again.
+
+    Args:
+        path: the log; it may be missing.
+        done: (number of the stage, step) of the checkpoint.
+
+    Returns:
+        The records that are kept.
+    """
+    if not path.is_file():
+        return []
+    kept = []
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:  # the line that a kill has cut
+            continue
+        if (record["number"], record["step"]) <= done:
+            kept.append(record)
+    path.write_text("".join(json.dumps(record) + "\n" for record in kept), "utf-8")
+    return kept
+
+
 def _stage_offsets(places: Sequence[tuple[int, int, bool]]) -> dict[int, int]:
     """How many steps came before each stage, where its count starts again; 0 where it goes on."""
     offsets: dict[int, int] = {}

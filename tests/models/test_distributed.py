@@ -26,14 +26,14 @@ def config_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "Global": {"name": "patterns", "seed": 5, "output_dir": str(folder / "out"), "epochs": STEPS / 4},
         "Arch": {
             "name": "RecModel",
-            "Backbone": {"name": "MobileNetV1", "class_num": 16, "norm": False},
+            "Backbone": {"name": "MobileNetV1", "class_num": 16, "norm": False, "fc_std": 3.0},
             "Head": {"name": "FC", "embedding_size": 16, "class_num": "auto"},
         },
         "Loss": {"Train": [{"CELoss": {"weight": 1.0}}]},
         "Optimizer": {
             "name": "Momentum",
             "momentum": 0.9,
-            "lr": {"name": "Cosine", "learning_rate": 0.01},
+            "lr": {"name": "Cosine", "learning_rate": 0.02},
             "regularizer": {"name": "L2", "coeff": 1e-5},
         },
         "DataLoader": {
