@@ -40,8 +40,8 @@ class DCHLoss(nn.Layer):
     features grow, and features of exactly 0 have none. Pairs are made within one device's batch.
 
     Args:
-        gamma: the distance in bits at which two pictures are as likely similar as not; smaller is stricter.
-            2 to K/2; 20 is usual for 48 bits.
+        gamma: the distance in bits at which two pictures are as likely similar as not. The smaller, the tighter
+            the classes, and the likelier that some of them fall into one ball. K/5 to K; 20 is usual for 48 bits.
         _lambda: weight of the quantisation loss, which draws every feature of a picture to the same size (it
             compares directions, so not to 1). 0 to 1; 0.1 is usual.
         n_class: how many classes there are; a greater label is refused.
