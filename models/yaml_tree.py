@@ -139,6 +139,8 @@ def _convert(loader: yaml.SafeLoader, node: yaml.Node, key: str, source: Callabl
 def _refuse_repeats(loader: yaml.SafeLoader, node: yaml.MappingNode, here: Node, source: Callable[[int], str]) -> None:
     first: dict[str, int] = {}
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
         name, line = str(loader.construct_object(key_node)), key_node.start_mark.line + 1
         if name in first:
             raise YamlProblem(f"{source(line)}: {here.child(name)} is given twice; first at {source(first[name])}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.yaml_tree import Node
@@ -41,7 +41,7 @@ _CIFAR10_OPS: tuple[Mapping[str, Any], ...] = (
 
 
 def read_train(reading: Reading, node: Node, batch_size_needed: bool) -> LoaderConfig | None:
-    """Read ``DataLoader.Train``; None where it lacks something.
+    """Read ``DataLoader.Train``; None where it lacks something. A sampler that does not say has a ``batch_size`` of 0.
 
     Args:
         reading: collects problems.
@@ -49,14 +49,12 @@ def read_train(reading: Reading, node: Node, batch_size_needed: bool) -> LoaderC
         batch_size_needed: whether the sampler has to say it, because no stage does.
     """
     values = _loader(reading, node)
-    sampler = node.value.get("sampler") if isinstance(node.value, dict) else None
-    if batch_size_needed and "batch_size" not in values.get("sampler", {}):
-        if sampler is None:
-            reading.require(node, "sampler", "how pictures make batches, such as {batch_size: 128, shuffle: true}")
-        else:
-            reading.require(sampler, "batch_size", "pictures a step on one device")
-    settings = {"name": "DistributedBatchSampler", "batch_size": 1, **values.get("sampler", {})}
-    return _loader_config(values, Sampler(**settings))
+    if batch_size_needed:
+        reading.require(node, "sampler", "how pictures make batches, such as {batch_size: 128, shuffle: true}")
+        if "sampler" in values:
+            reading.require(node.value["sampler"], "batch_size", "pictures a step on one device")
+    given = {"name": "DistributedBatchSampler", "batch_size": 0, **values.get("sampler", {})}
+    return _loader_config(values, Sampler(**given))
 
 
 def read_eval(reading: Reading, node: Node | None) -> tuple[LoaderConfig | None, LoaderConfig | None]:
@@ -157,32 +155,41 @@ def _transform_ops(reading: Reading, node: Node) -> Any:
             reading.refuse(child, f"no operator is called {name}{suggest(name, OPS)}")
         else:
             reading.section(child, dict.fromkeys(OPS[name].keys, anything), name)
-    ops = tuple(node.plain())
+    ops = node.plain()
     if unknown or len(named) < len(ops):
         return ABSENT
+    message = _refusal(ops)
+    if message is not None:
+        reading.refuse(_guilty(ops, message, named) or node, message)
+    return tuple(ops)
+
+
+def _refusal(ops: Sequence[Mapping[str, Any]]) -> str | None:
+    """Give what is wrong with operators, apart from the files that they name."""
     try:
-        Transforms.from_ops([_without_files(op) for op in ops])
+        Transforms.from_ops([_without(op, "backgrounds") for op in ops])
     except ConfigError as error:
-        message = str(error).removeprefix("transform_ops: ")
-        reading.refuse(_named_in(message, named, node), message)
-    return ops
+        return str(error).removeprefix("transform_ops: ")
+    return None
 
 
-def _without_files(op: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {
-        name: {key: value for key, value in (arguments or {}).items() if key != "backgrounds"}
-        for name, arguments in op.items()
-    }
+def _guilty(ops: Sequence[Mapping[str, Any]], message: str, named: Sequence[tuple[str, Node]]) -> Node | None:
+    """Find the key of an operator without which the message is another, or the operator that it begins with."""
+    accused = [place for place, (name, _) in enumerate(named) if message.startswith(f"{name}: ")]
+    for place in accused:
+        child = named[place][1]
+        for key, below in child.value.items() if isinstance(child.value, dict) else ():
+            others = [_without(op, key) if number == place else op for number, op in enumerate(ops)]
+            if _refusal(others) != message:
+                return below
+    return named[accused[0]][1] if accused else None
 
 
-def _named_in(message: str, named: list[tuple[str, Node]], node: Node) -> Node:
-    """Find the operator, and in it the key, that a message speaks of."""
-    operator, _, rest = message.partition(":")
-    for name, child in named:
-        if name == operator:
-            keys = child.value if isinstance(child.value, dict) else {}
-            return next((below for key, below in keys.items() if rest.startswith(f" {key} ")), child)
-    return node
+def _without(op: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    ((name, arguments),) = op.items()
+    if not isinstance(arguments, dict):
+        return op
+    return {name: {other: value for other, value in arguments.items() if other != key}}
 
 
 def _sampler(reading: Reading, node: Node) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -26,10 +27,8 @@ def read_stages(
     """
     optimizer, stages = top.get("Optimizer"), top.get("Stages")
     if stages is None:
-        if optimizer is None or epochs is None:
-            return ()
-        built = read_optimizer(reading, optimizer, epochs)
-        return () if built is None else (Stage("train", epochs, batch_size or 1, built),)
+        built = None if optimizer is None else read_optimizer(reading, optimizer, epochs or math.inf)
+        return () if built is None or epochs is None else (Stage("train", epochs, batch_size or 1, built),)
     if epochs is not None:
         reading.refuse(top["Global"].value["epochs"], "the Stages say how many epochs each takes; leave this out")
     if not isinstance(stages.value, list) or not stages.value:
