@@ -131,8 +131,9 @@ class StageRun:
         views = self._trunk(batch.views) if self._trunk else batch.views
         with self._mixed_precision():
             output = self._forward(paddle.to_tensor(views), paddle.to_tensor(batch.labels))
-            parts = {term.name: term.weight * evaluate_loss(loss, output, batch) for term, loss in self._criterion}
-            total = sum(parts.values())
+        # Outside: inner products of long features overflow in half precision.
+        parts = {term.name: term.weight * evaluate_loss(loss, output, batch) for term, loss in self._criterion}
+        total = sum(parts.values())
         figures = {"loss": float(total)} | {name: float(value) for name, value in parts.items()}
         if "logits" in output:
             figures["accuracy"] = _accuracy(output["logits"].numpy(), batch.labels)
