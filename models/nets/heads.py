@@ -10,6 +10,9 @@ from paddle.nn import functional as F
 class Tanh(nn.Layer):
     """Neck that squashes features into (-1, 1), so that their signs are a good code."""
 
+    def __init__(self) -> None:  # a layer's own arguments are none of a configuration's
+        super().__init__()
+
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """float32 (B, bits) to the same shape."""
         return F.tanh(x)

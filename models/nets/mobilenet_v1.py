@@ -13,6 +13,8 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
+from .pooling import mean_over_map
+
 # (output channels, stride) of the thirteen depthwise separable blocks, Table 1
 _BLOCKS = (
     (64, 1),
@@ -50,7 +52,14 @@ class MobileNetV1(nn.Layer):
 
     Shape:
         input float32 (B, 3, H, W), RGB as (byte - 127.5) / 127.5; output float32 (B, class_num).
+
+    Attributes:
+        output_layers: names of the layers above the embedding; weights without them leave them random.
+        fixed_input_size: None: takes, and is exported for, pictures of any size.
     """
+
+    output_layers = ("norm", "fc")
+    fixed_input_size: tuple[int, int] | None = None
 
     def __init__(
         self,
@@ -97,11 +106,7 @@ class MobileNetV1(nn.Layer):
 
     def _pool(self, x: paddle.Tensor) -> paddle.Tensor:
         """Mean over height and width: float32 (B, C, H, W) to (B, C)."""
-        if not self.training:
-            return F.adaptive_avg_pool2d(x, 1).flatten(1)
-        # The same as a product: the gradients of Paddle's own pooling and mean are ten times slower on a CPU.
-        area = x.shape[2] * x.shape[3]
-        return paddle.matmul(x.flatten(2), paddle.full([area, 1], 1.0 / area)).squeeze(2)
+        return mean_over_map(x, self.training).flatten(1)
 
     def trunk(self, x: paddle.Tensor, first_block: int) -> paddle.Tensor:
         """Run the blocks below ``first_block`` only: what a net built with it takes as input."""
