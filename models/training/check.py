@@ -6,7 +6,7 @@ Nothing is downloaded, and nothing is written.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from functools import partial
 from typing import TypeVar
@@ -84,7 +84,9 @@ class _Trial:
         model = self._try(lambda: build_model(config, class_num))
         if model is not None:
             self._fit_weights(model)
-            self._check_sizes(model, transforms)
+            model.eval()
+            for name, built in transforms.items():
+                self._check_size(name, model, built.size)
             if train is not None and "train" in transforms and not self.problems:
                 self._try(lambda: self._try_losses(model, train, transforms["train"], (config.seed,)))
         size = transforms["train"].size if "train" in transforms else None
@@ -161,15 +163,13 @@ class _Trial:
                 )
             )
 
-    def _check_sizes(self, model: RecModel, transforms: Mapping[str, Transforms]) -> None:
-        """See that a network that takes one size of pictures gets it."""
-        wanted = getattr(model.backbone, "fixed_input_size", None)
-        for name, built in transforms.items():
-            if wanted is not None and tuple(wanted) != built.size:
-                self.problems.append(
-                    f"{_KEYS[name]}.dataset.transform_ops: gives pictures of {_by(built.size)} pixels, and "
-                    f"{self._config.arch.backbone['name']} takes {_by(wanted)}"
-                )
+    def _check_size(self, name: str, model: RecModel, size: tuple[int, int]) -> None:
+        """See that the network takes pictures of the size that a part of ``DataLoader`` gives."""
+        try:
+            with paddle.no_grad():
+                model.backbone(paddle.zeros([1, 3, *size]))
+        except ValueError as error:
+            self.problems.append(f"{_KEYS[name]}: pictures of {size[0]} x {size[1]} pixels: {error}")
 
     def _try_losses(self, model: RecModel, train: Dataset, transforms: Transforms, seed: tuple[int, ...]) -> None:
         """Draw a batch, and evaluate the losses on a few of its pictures."""
@@ -177,15 +177,14 @@ class _Trial:
         indexes = epoch_batches(sampler, train.labels, seed)[0]
         (batch,) = batches(train, transforms, [indexes], seed, workers=self._config.train.num_workers)
         few = Batch(*(getattr(batch, each.name)[:_TRIED_PICTURES] for each in fields(Batch)))
-        model.eval()
         with paddle.no_grad():
             output = model(paddle.to_tensor(few.views), paddle.to_tensor(few.labels))
             output = output if isinstance(output, dict) else {"features": output}
-            bits = output["features"].shape[1]
-            if bits != self._config.arch.bits:
-                raise ConfigError(f"Arch: the features have {bits} numbers, not {self._config.arch.bits}")
             for term in self._config.losses:
-                value = float(evaluate_loss(build_loss(term), output, few))
+                try:
+                    value = float(evaluate_loss(build_loss(term), output, few))
+                except ValueError as error:
+                    raise ConfigError(f"Loss.Train: {term.name}: {error}") from None
                 if not math.isfinite(value):
                     raise ConfigError(f"Loss.Train: {term.name} is {value} for the first pictures")
 
@@ -197,10 +196,6 @@ def _loaders(config: Config) -> dict[str, LoaderConfig]:
 
 def _advance(progress: Progress, task: TaskID, done: int, total: int) -> None:
     progress.update(task, completed=done, total=total)
-
-
-def _by(size: Sequence[int]) -> str:
-    return " x ".join(map(str, size))
 
 
 _KEYS = {"train": "DataLoader.Train", "query": "DataLoader.Eval.Query", "gallery": "DataLoader.Eval.Gallery"}

@@ -68,7 +68,7 @@ def learning_rates(stage: Stage, columns: int = _SPARK_COLUMNS) -> list[tuple[fl
     schedule = build_schedule(stage.optimizer.schedule, epoch_steps, total)
     rates = []
     for _ in range(total):
-        rates.append(float(schedule.get_lr()))
+        rates.append(float(schedule()))
         schedule.step()
     steps = np.linspace(0, total - 1, columns).round().astype(int)
     return [(step / epoch_steps, rates[step]) for step in steps.tolist()]
@@ -97,7 +97,7 @@ def _training(config: Config, plan: Plan) -> list[tuple[str, str]]:
     rows = [("losses", "\n".join(f"{term.weight:g} x {term.name}{_settings(term.settings)}" for term in config.losses))]
     for stage, steps in zip(config.stages, plan.epoch_steps, strict=True):
         name = "schedule" if len(config.stages) == 1 else f"stage {stage.name}"
-        length = f"{stage.epochs:g} epochs, batches of {stage.batch_size}"
+        length = f"{stage.epochs:g} {'epoch' if stage.epochs == 1 else 'epochs'}, batches of {stage.batch_size}"
         if steps is not None:
             length += f", {steps} steps an epoch, {max(1, round(stage.epochs * steps))} steps"
         if stage.first_block:

@@ -787,6 +787,7 @@ def test_a_stage_lays_its_changes_over_the_optimizer(write: Any) -> None:
         ("[{epochs: 2, learning_rate: 3}]", "Stages.0.learning_rate: is not a key of a stage"),
         ("[{batch_size: 2}]", "Stages.0.epochs: is missing"),
         ("[{epochs: 0}]", "Stages.0.epochs: must be a number above 0, not 0"),
+        ("[3, {epochs: 1}]", "Stages.0: must be a map of keys, not 3"),
         ("[{epochs: 1, Optimizer: 3}]", "Stages.0.Optimizer: must be a map of what differs"),
         ("[{epochs: 1, Optimizer: {lr: {valus: [1, 2]}}}]", "Stages.0.Optimizer.lr.valus: is not a key of Piecewise"),
         ("[{name: a, epochs: 1}, {name: a, epochs: 2}]", "Stages.1: two stages are called a"),

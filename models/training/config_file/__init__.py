@@ -23,13 +23,14 @@ from typing import Any
 from models.nets import NETS
 from models.yaml_tree import Node, YamlProblem, read_tree, with_override
 
-from ..config import Amp, Arch, Config, ConfigError, LoaderConfig, LossTerm, Stage
+from ..config import Amp, Arch, Config, ConfigError, LoaderConfig, LossTerm
 from .arch import read_arch, read_losses
 from .data import read_eval, read_metrics, read_train
 from .fields import (
     Reader,
     Reading,
     Unusable,
+    entries,
     flag,
     node_itself,
     number,
@@ -87,36 +88,43 @@ def _read(reading: Reading, root: Node, stem: str) -> Config | None:
     train, query, gallery = _read_loaders(reading, top.get("DataLoader"), "Stages" in top)
     if "Stages" not in top and "Global" in top:
         reading.require(top["Global"], "epochs", "how often the training sees every picture")
+    general.setdefault("name", stem)
     batch_size = train.sampler.batch_size or None if train is not None else 1
     stages = read_stages(reading, top, general.pop("epochs", None), batch_size)
     amp, ema = reading.section(top.get("AMP"), _AMP, "AMP"), reading.section(top.get("EMA"), _EMA, "EMA")
     metrics = read_metrics(reading, top.get("Metric"))
     if arch is None or train is None or not stages:
         return None
-    _check_together(reading, top, arch, losses, stages, train)
-    device = _device(reading, top.get("Global"), general)
-    if "feature_binarize" in general:
-        general["binarize"] = general.pop("feature_binarize")
-    if query is None and general.get("eval_during_train"):
-        reading.note(top["Global"].value["eval_during_train"], "has no effect here: there is no DataLoader.Eval")
+    _check_together(reading, top, arch, losses, train)
     sampler = replace(train.sampler, batch_size=batch_size or stages[0].batch_size)
-    backbone = str(arch.backbone.get("name"))
-    given = {**_DEFAULTS, "name": stem, "binarize": "round" if backbone.endswith("Sigmoid") else "sign", **general}
     return Config(
-        **{**given, "eval_during_train": given["eval_during_train"] and query is not None, "device": device},
+        **_settle(reading, top.get("Global"), general, arch, query is not None),
         ema_decay=ema.get("decay"),
         arch=arch,
         losses=losses,
         stages=stages,
-        amp=Amp(**{"level": "O1", "scale_loss": 1.0, "use_dynamic_loss_scaling": False, **amp})
-        if "AMP" in top
-        else None,
+        amp=Amp(**{**_AMP_DEFAULTS, **amp}) if "AMP" in top else None,
         train=replace(train, sampler=sampler),
         query=query,
         gallery=gallery,
         metrics=metrics,
         notes=tuple(f"{', '.join(places)}: {message}" for message, places in reading.notes.items()),
     )
+
+
+def _settle(
+    reading: Reading, node: Node | None, given: dict[str, Any], arch: Arch, is_evaluated: bool
+) -> dict[str, Any]:
+    """Make the fields of :class:`Config` that ``Global`` gives, defaults included."""
+    settled = {**_DEFAULTS, "binarize": "round" if _is_sigmoid(arch) else "sign", **given}
+    if "feature_binarize" in given:
+        settled["binarize"] = settled.pop("feature_binarize")
+    settled["device"] = _device(reading, node, settled)
+    if not is_evaluated:
+        settled["eval_during_train"] = False
+        if node is not None and given.get("eval_during_train"):
+            reading.note(node.value["eval_during_train"], "has no effect here: there is no DataLoader.Eval")
+    return settled
 
 
 def _read_loaders(
@@ -135,27 +143,31 @@ def _check_together(
     top: dict[str, Node],
     arch: Arch,
     losses: tuple[LossTerm, ...],
-    stages: tuple[Stage, ...],
     train: LoaderConfig,
 ) -> None:
     """Find what is right alone and wrong together."""
     name = str(arch.backbone.get("name"))
-    binarize = top["Global"].value.get("feature_binarize") if "Global" in top else None
-    if binarize is not None and name.endswith("Sigmoid") and binarize.plain() == "sign":
+    binarize = entries(reading, top.get("Global")).get("feature_binarize")
+    if binarize is not None and _is_sigmoid(arch) and str(binarize.value).lower() == "sign":
         reading.refuse(binarize, f"{name} gives numbers from 0 to 1, whose signs are all alike; it must be round")
     if name in NETS and "first_block" not in inspect.signature(NETS[name]).parameters:
-        for node, stage in zip(top["Stages"].value if "Stages" in top else (), stages, strict=False):
-            if stage.first_block:
-                reading.refuse(node.value["first_block"], f"{name} cannot be frozen below a block; leave this out")
+        for stage in top["Stages"].value if "Stages" in top else ():
+            first = entries(reading, stage).get("first_block")
+            if first is not None and first.value:
+                reading.refuse(first, f"{name} cannot be frozen below a block; leave this out")
     if any(term.name == _NEED_TEACHER for term in losses) and not any("teacher" in one for one in train.datasets):
         where = top["DataLoader"].value["Train"].value["dataset"]
         reading.refuse(where, f"{_NEED_TEACHER} needs the features of a teacher, and no source has a teacher")
 
 
+def _is_sigmoid(arch: Arch) -> bool:
+    return str(arch.backbone.get("name")).endswith("Sigmoid")
+
+
 def _device(reading: Reading, node: Node | None, general: dict[str, Any]) -> str:
     """Take ``device``, or what ``use_gpu`` says, and remove the latter."""
     use_gpu = general.pop("use_gpu", None)
-    device = general.pop("device", {None: "auto", True: "gpu", False: "cpu"}[use_gpu])
+    device = general.get("device", {None: "auto", True: "gpu", False: "cpu"}[use_gpu])
     if node is not None and use_gpu is not None and (device == "gpu") != use_gpu:
         reading.refuse(node.value["use_gpu"], f"says otherwise than Global.device, {device}")
     return str(device)
@@ -228,4 +240,5 @@ _AMP: dict[str, Reader] = {
     "level": one_of("O1", "O2"),
     "use_fp16_test": without_effect("the evaluation is in full precision"),
 }
+_AMP_DEFAULTS: dict[str, Any] = {"level": "O1", "scale_loss": 1.0, "use_dynamic_loss_scaling": False}
 _EMA: dict[str, Reader] = {"decay": number(0, below=1)}

@@ -270,6 +270,7 @@ def settings_of(kind: Callable[..., Any], without: Collection[str] = ()) -> dict
         without: parameters that a configuration may not give.
     """
     readers: dict[str, Reader] = {"bool": flag, "int": whole(0), "float": number(), "str": text}
+    readers["Sequence[int]"] = list_of(whole(0))
     found = {}
     for name, parameter in inspect.signature(kind).parameters.items():
         annotation = parameter.annotation
