@@ -54,9 +54,10 @@ def check(config: Config, console: Console) -> None:
     """
     trial = _Trial(config, console)
     print_plan(config, trial.run(), console)
-    count = len(trial.problems)
+    problems = list(dict.fromkeys(trial.problems))
+    count = len(problems)
     if count:
-        lines = trial.problems[:_LISTED_PROBLEMS]
+        lines = problems[:_LISTED_PROBLEMS]
         if count > len(lines):
             lines.append(f"and {count - len(lines)} more")
         raise ConfigError("\n  ".join([f"{count} problem{'s' if count > 1 else ''} in what would run:", *lines]))

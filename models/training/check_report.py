@@ -97,9 +97,10 @@ def _training(config: Config, plan: Plan) -> list[tuple[str, str]]:
     rows = [("losses", "\n".join(f"{term.weight:g} x {term.name}{_settings(term.settings)}" for term in config.losses))]
     for stage, steps in zip(config.stages, plan.epoch_steps, strict=True):
         name = "schedule" if len(config.stages) == 1 else f"stage {stage.name}"
-        length = f"{stage.epochs:g} {'epoch' if stage.epochs == 1 else 'epochs'}, batches of {stage.batch_size}"
+        length = f"{_count_of(stage.epochs, 'epoch')}, batches of {stage.batch_size}"
         if steps is not None:
-            length += f", {steps} steps an epoch, {max(1, round(stage.epochs * steps))} steps"
+            total = max(1, round(stage.epochs * steps))
+            length += f", {_count_of(steps, 'step')} an epoch, {_count_of(total, 'step')} in all"
         if stage.first_block:
             length += f", blocks below {stage.first_block} frozen"
         rates = learning_rates(stage)
@@ -120,7 +121,7 @@ def _data(config: Config, plan: Plan) -> list[tuple[str, str]]:
         ("batches", f"{sampler.name}{', shuffled' if sampler.shuffle else ''}, {config.train.num_workers} threads")
     )
     if plan.query is not None and plan.gallery is not None:
-        every = f"every {config.eval_interval} epochs" if config.eval_during_train else "at the end"
+        every = f"every {_count_of(config.eval_interval, 'epoch')}" if config.eval_during_train else "at the end"
         ranks = [f"Recall@{rank}" for rank in config.metrics.recall_topk]
         ranks += [f"Precision@{rank}" for rank in config.metrics.precision_topk]
         ranks += ["mAP"] if config.metrics.mean_average_precision else []
@@ -132,7 +133,7 @@ def _data(config: Config, plan: Plan) -> list[tuple[str, str]]:
 
 def _output(config: Config) -> list[tuple[str, str]]:
     export = config.save_inference_dir or config.output_dir / "export"
-    kept = f", weights kept every {config.save_interval} epochs" if config.save_interval else ""
+    kept = f", weights kept every {_count_of(config.save_interval, 'epoch')}" if config.save_interval else ""
     return [("output", f"{config.output_dir}{kept}"), ("export", str(export))]
 
 
@@ -210,12 +211,19 @@ def _points(rates: Sequence[tuple[float, float]]) -> str:
     """Say the learning rate at the start, at the top, in the middle and at the end."""
     top = max(rates, key=lambda pair: pair[1])
     shown = sorted({rates[0], top, rates[len(rates) // 2], rates[-1]})
+    if len({rate for _, rate in shown}) == 1:
+        return f"learning rate {top[1]:.2g} throughout"
     return "learning rate " + ", ".join(f"{rate:.2g} at epoch {epoch:.3g}" for epoch, rate in shown)
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
     shown = [f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in settings.items()]
     return f" ({', '.join(shown)})" if shown else ""
+
+
+def _count_of(number: float, word: str) -> str:
+    shown = f"{int(number):,}" if number == int(number) else f"{number:g}"
+    return f"{shown} {word}{'' if number == 1 else 's'}"
 
 
 def _count(layer: paddle.nn.Layer | None) -> int:

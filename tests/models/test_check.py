@@ -105,7 +105,7 @@ def test_what_would_run_is_shown(config_path: Path) -> None:
         "random weights",
         "1 x CELoss (epsilon 0.1)",
         "0.5 x LCDSHLoss (_lambda 3, n_class 3)",
-        "6 epochs, batches of 5, 5 steps an epoch, 30 steps",
+        "6 epochs, batches of 5, 5 steps an epoch, 30 steps in all",
         "Momentum, momentum 0.9, L2 1e-05",
         "1 x cpu",
         "24 of 3 classes; smallest 0 with 8, largest 0 with 8",
