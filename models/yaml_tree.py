@@ -86,9 +86,8 @@ def _replace(node: Node, keys: list[str], leaf: Node) -> Node:
         return leaf
     key, *rest = keys
     if node.value is None or isinstance(node.value, dict):
-        entries = node.value or {}
-        below = entries.get(key) or Node(None, node.child(key), leaf.source)
-        return replace(node, value={**entries, key: _replace(below, rest, leaf)})
+        below = (node.value or {}).get(key) or Node(None, node.child(key), leaf.source)
+        return replace(node, value={**(node.value or {}), key: _replace(below, rest, leaf)})
     if isinstance(node.value, list):
         if not key.isdecimal() or int(key) >= len(node.value):
             raise YamlProblem(
