@@ -115,8 +115,8 @@ def load_datasets(
 
     Args:
         sources: one map each; classes are joined by name.
-        class_num: the labels of list files are numbers below it. None: they are names, and classes are numbered in
-            the order of the names.
+        class_num: the labels of list files are numbers below it, or else no more different names. None: they are
+            names, and classes are numbered in the order of the names.
         cache_bytes: most memory for decoded pictures.
 
     Raises:

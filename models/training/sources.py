@@ -69,8 +69,8 @@ class PictureFiles:
 
     @property
     def numbered(self) -> bool:
-        """List files number their classes, folders name them."""
-        return self.listing is not None
+        """List files number their classes, unless none of them is a number; folders name them."""
+        return self.listing is not None and any(label.removeprefix("-").isdecimal() for label in self.labels)
 
     def where(self, row: int) -> str:
         """Name the list file, the line and the picture."""

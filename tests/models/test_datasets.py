@@ -89,14 +89,21 @@ def test_a_given_number_of_classes_makes_labels_numbers(root: Path) -> None:
     assert len(dataset.class_names) == 10
 
 
+def test_names_are_numbered_where_none_is_a_number(root: Path) -> None:
+    text = "a.png dog\nb.png cat\nc.png dog\n"
+    assert load_datasets([listed(root, text)], class_num=10).labels.tolist() == [1, 0, 1]
+    with pytest.raises(DatasetError, match="there are 2 classes, but class_num is 1"):
+        load_datasets([listed(root, text)], class_num=1)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("a.png 3\nb.png 500000\n", r"list\.txt:2: b\.png: label 500000 of 185341"),
         ("a.png 3\n\nb.png 185341\n", r"list\.txt:3: b\.png: label 185341 of 185341.*0 to 185340"),
         ("a.png\t-1\n", r"list\.txt:1: a\.png: label -1 of"),
-        ("a.png\t1.5\n", r"list\.txt:1: a\.png: label '1\.5' is no number"),
-        ("a.png\tcat\n", r"list\.txt:1: a\.png: label 'cat' is no number"),
+        ("a.png\t1.5\nb.png\t1\n", r"list\.txt:1: a\.png: label '1\.5' is no number"),
+        ("b.png\t1\na.png\tcat\n", r"list\.txt:2: a\.png: label 'cat' is no number"),
     ],
 )
 def test_labels_out_of_range_name_file_and_line(root: Path, text: str, message: str) -> None:
