@@ -1,0 +1,227 @@
+"""Downloads that go on where they broke off, and that several processes can ask for at once."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+Progress = Callable[[int, int | None], None]
+"""Is told the bytes that are there and, where the server says, how many there will be."""
+
+_ATTEMPTS = 3
+_PAUSE_S = 0.5  # before the second attempt; twice that before the third
+_CHUNK_BYTES = 1 << 20
+_TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+log = logging.getLogger(__name__)
+
+
+class DownloadError(Exception):
+    """A file cannot be had; the text names the address."""
+
+
+def download(
+    url: str,
+    target: Path,
+    *,
+    md5: str | None = None,
+    verify: Callable[[Path], object] | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Fetch a file unless it is there already.
+
+    The bytes go to ``<target>.part``, which a later call continues if the server still has the same file (its ETag
+    or time of change is kept in ``<target>.part.json``; RFC 9110, Sections 13.1.5 and 14.2). Only a whole, checked
+    file is renamed to ``target``. Of several processes one downloads, and the others wait for it (``<target>.lock``).
+
+    Args:
+        url: http or https.
+        target: file to make; its folder is made too.
+        md5: what the content must have, in hexadecimal.
+        verify: is called with the whole file before it is kept; what it raises discards the file.
+        progress: is told how far it is.
+
+    Returns:
+        ``target``.
+
+    Raises:
+        DownloadError: there is no network, the server refuses, the transfer keeps breaking off (what came is kept for
+            the next call), or the checksum differs.
+        OSError: the disk cannot take it.
+    """
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(_beside(target, ".lock")):
+            if not target.exists():  # another process may have made it in the meantime
+                _fetch(url, target, md5, verify, progress)
+    return target
+
+
+def _fetch(
+    url: str, target: Path, md5: str | None, verify: Callable[[Path], object] | None, progress: Progress | None
+) -> None:
+    part = _Part.open(url, _beside(target, ".part"))
+    with httpx.Client(follow_redirects=True, timeout=_TIMEOUT) as client:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                _transfer(client, part, progress)
+                break
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                raise DownloadError(f"cannot connect to {url} ({error})") from error
+            except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+                raise DownloadError(f"{url} is no address of http or https ({error})") from error
+            except httpx.HTTPError as error:
+                if attempt == _ATTEMPTS:
+                    raise DownloadError(
+                        f"{url} broke off {_ATTEMPTS} times, with {part.size:,} bytes here ({error}); "
+                        "another try may go on from there"
+                    ) from error
+                time.sleep(_PAUSE_S * attempt)
+    try:
+        if md5 is not None:
+            _check_md5(url, part.path, md5)
+        if verify is not None:
+            verify(part.path)
+    except Exception:
+        part.discard()
+        raise
+    with part.path.open("rb") as stream:
+        os.fsync(stream.fileno())
+    part.path.replace(target)
+    part.discard()
+
+
+@dataclass
+class _Part:
+    """A file on its way.
+
+    Attributes:
+        url: where it comes from.
+        path: what is there of it.
+        validator: the server's strong ETag or time of change of the file that this is a part of, or None.
+    """
+
+    url: str
+    path: Path
+    validator: str | None = None
+
+    @classmethod
+    def open(cls, url: str, path: Path) -> _Part:
+        """Go on with what an earlier call left, if it is of the same address."""
+        part = cls(url, path)
+        try:
+            kept = json.loads(part._record.read_text("utf-8"))
+            if kept["url"] == url:
+                part.validator = kept["validator"]
+        except (OSError, ValueError, KeyError, TypeError):
+            part.validator = None
+        return part
+
+    @property
+    def _record(self) -> Path:
+        return _beside(self.path, ".json")
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def start(self, validator: str | None) -> None:
+        """Begin anew with a file that the server calls so."""
+        self.path.write_bytes(b"")
+        self.validator = validator
+        self._record.write_text(json.dumps({"url": self.url, "validator": validator}), "utf-8")
+
+    def discard(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self._record.unlink(missing_ok=True)
+
+
+def _transfer(client: httpx.Client, part: _Part, progress: Progress | None) -> None:
+    """Ask once for what is missing and append it.
+
+    Raises:
+        httpx.HTTPError: it broke off before the end.
+        DownloadError: the server refuses.
+    """
+    # Compressed on the way, neither the length nor the range would be those of the file.
+    headers = {"Accept-Encoding": "identity"}
+    if part.size and part.validator:
+        headers |= {"Range": f"bytes={part.size}-", "If-Range": part.validator}
+    with client.stream("GET", part.url, headers=headers) as response:
+        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            if _number(response.headers.get("Content-Range", "").rpartition("/")[2]) == part.size:
+                return  # nothing was missing: an earlier call ended between the last byte and the rename
+            part.discard()
+            raise httpx.RemoteProtocolError("the server has another file now")
+        if response.status_code not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
+            raise DownloadError(f"{part.url} answers {response.status_code} {response.reason_phrase}")
+        if response.status_code == httpx.codes.OK:
+            part.start(_validator(response))
+            total = _number(response.headers.get("Content-Length"))
+        else:
+            total = _total_of_range(response, part)
+        with part.path.open("ab") as stream:
+            received = stream.tell()
+            for chunk in response.iter_raw():
+                stream.write(chunk)
+                received += len(chunk)
+                if progress is not None:
+                    progress(received, total)
+    if total is not None and received != total:
+        if received > total:
+            part.discard()
+        raise httpx.RemoteProtocolError(f"{received:,} bytes came of {total:,}")
+
+
+def _total_of_range(response: httpx.Response, part: _Part) -> int | None:
+    """Read ``Content-Range: bytes FIRST-LAST/TOTAL``, which must go on where the part ends."""
+    unit, _, span = response.headers.get("Content-Range", "").partition(" ")
+    span, _, total = span.partition("/")
+    if unit != "bytes" or _number(span.partition("-")[0]) != part.size:
+        part.discard()
+        raise httpx.RemoteProtocolError(f"another range came than the one from byte {part.size:,}")
+    return _number(total)
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.strip().isdecimal() else None
+
+
+def _validator(response: httpx.Response) -> str | None:
+    """Give what ``If-Range`` may compare: a strong ETag, else the time of change."""
+    etag = response.headers.get("ETag")
+    return etag if etag is not None and not etag.startswith("W/") else response.headers.get("Last-Modified")
+
+
+def _check_md5(url: str, path: Path, expected: str) -> None:
+    digest = hashlib.md5(usedforsecurity=False)  # what the publisher gives; it tells damage, not forgery
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    if digest.hexdigest() != expected:
+        raise DownloadError(f"{url} came with the MD5 checksum {digest.hexdigest()}, and {expected} is right")
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock that ends with the process at the latest. Its file stays: removing it would let two hold it."""
+    with path.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning("another process is downloading %s: waiting for it", path.name.removesuffix(".lock"))
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

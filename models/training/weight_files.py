@@ -1,0 +1,153 @@
+"""Reading weights that others made: ``.pdparams`` and ``.npz`` files, without running what a pickle may contain.
+
+A ``.pdparams`` file is a pickle, and unpickling calls whatever the file names. So the only names that are honoured
+here are those of a dictionary of NumPy arrays, and even they stand for classes of this module that merely write down
+what the file says: NumPy's own unpickling trusts the sizes and types it is told. Arrays are made of the bytes
+afterwards, once type, shape and length agree.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Weights = dict[str, npt.NDArray[Any]]
+
+_NAME_TABLE = "StructuredToParameterName@@"  # Paddle keeps its own parameter names beside the weights
+_TYPES = ("b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8")
+
+
+class WeightFileError(Exception):
+    """A file cannot be read as weights; the text says why, without the file's name."""
+
+
+def read_weights(path: Path) -> Weights:
+    """Read arrays by name.
+
+    Args:
+        path: a ``.pdparams`` (a pickled dictionary of arrays, as ``paddle.save`` writes a state) or an ``.npz``;
+            which of them is told by its first bytes.
+
+    Returns:
+        The arrays in the file's order; they may be read-only.
+
+    Raises:
+        WeightFileError: it is torn, holds something else, or asks for anything but arrays to be made.
+        OSError: it cannot be opened.
+    """
+    try:
+        with path.open("rb") as stream:
+            if zipfile.is_zipfile(stream):
+                stream.seek(0)
+                with np.load(stream, allow_pickle=False) as archive:
+                    return {name: archive[name] for name in archive.files}
+            stream.seek(0)
+            # Python 2 wrote the first of them: its byte strings come as text then, one character a byte.
+            content = _WeightUnpickler(stream, encoding="latin1").load()
+    except (OSError, WeightFileError):
+        raise
+    except Exception as error:  # torn pickles and archives raise whatever their readers stumble over
+        raise WeightFileError(f"it is torn or no file of weights ({type(error).__name__}: {error})") from error
+    return _to_weights(content)
+
+
+def _to_weights(content: object) -> Weights:
+    """Make arrays of what was read, as long as it is a dictionary of them."""
+    if not isinstance(content, dict):
+        raise WeightFileError(f"it holds a {type(content).__name__}, not weights by name")
+    weights = {}
+    for name, value in content.items():
+        if name == _NAME_TABLE:
+            continue
+        # Tensors that were saved outside a state are pairs of Paddle's name and the array.
+        array = value[1] if isinstance(value, tuple) and len(value) == 2 else value
+        if not isinstance(name, str) or not isinstance(array, _ArrayRecord):
+            raise WeightFileError(f"it holds more than weights: {str(name)[:60]!r} is a {type(array).__name__}")
+        try:
+            weights[name] = array.to_array()
+        except (TypeError, ValueError) as error:
+            raise WeightFileError(f"{name}: {error}") from error
+    if not weights:
+        raise WeightFileError("it holds no weights")
+    return weights
+
+
+class _TypeRecord:
+    """What a pickle says of an array's type: stands for ``numpy.dtype``."""
+
+    def __init__(self, code: object = None, *_: object) -> None:
+        self._code = code
+        self._order: object = "|"
+
+    def __setstate__(self, state: object) -> None:
+        # (version, byte order, subarray, names, fields, size, alignment, flags), by numpy.dtype.__reduce__
+        if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
+            raise WeightFileError("an array is of a compound type")
+        self._order = state[1]
+
+    def to_dtype(self) -> np.dtype[Any]:
+        if self._code not in _TYPES or self._order not in ("<", ">", "=", "|"):
+            raise WeightFileError(f"an array is of the type {str(self._code)[:20]!r}, not of numbers")
+        return np.dtype(f"{self._order}{self._code}")
+
+
+class _ArrayRecord:
+    """What a pickle says of an array: stands for ``numpy.ndarray`` and what makes it."""
+
+    def __init__(self, *_: object) -> None:
+        self._state: tuple[Any, ...] = ()
+
+    def __setstate__(self, state: object) -> None:
+        # (version, shape, type, whether columns come first, bytes), by numpy.ndarray.__reduce__
+        self._state = state if isinstance(state, tuple) else ()
+
+    def to_array(self) -> npt.NDArray[Any]:
+        if len(self._state) != 5:
+            raise WeightFileError("an array lacks its content")
+        _, shape, kind, columns_first, data = self._state
+        if isinstance(data, str):
+            data = data.encode("latin1")
+        if not (isinstance(kind, _TypeRecord) and isinstance(data, bytes) and isinstance(shape, tuple)):
+            raise WeightFileError("an array is described by other things than type, shape and bytes")
+        order = "F" if columns_first else "C"
+        array: npt.NDArray[Any] = np.frombuffer(data, kind.to_dtype()).reshape(shape, order=order)
+        return array
+
+
+def _encode(text: object, encoding: object) -> bytes:
+    """Stand for ``_codecs.encode``, in which old pickles keep bytes."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise WeightFileError("it keeps bytes in an unusual way")
+    return text.encode("latin1")
+
+
+_HONOURED: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy", "ndarray"): _ArrayRecord,
+    ("numpy", "dtype"): _TypeRecord,
+    ("numpy.core.multiarray", "_reconstruct"): _ArrayRecord,
+    ("numpy._core.multiarray", "_reconstruct"): _ArrayRecord,
+    ("_codecs", "encode"): _encode,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("builtins", "tuple"): tuple,
+    ("__builtin__", "tuple"): tuple,
+}
+
+
+class _WeightUnpickler(pickle.Unpickler):
+    """Unpickles dictionaries, texts, numbers, and records of arrays."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Give what stands for a name, if it is one that weights need."""
+        try:
+            return _HONOURED[module, name]
+        except KeyError:
+            raise WeightFileError(
+                f"it is not safe to read: it asks for {module}.{name}, which weights need not"
+            ) from None
