@@ -109,10 +109,10 @@ def export(config: Config, weights: Weights, target: Path, hamming_radius: int |
 def _serving_preprocessing(config: Config, fixed_size: tuple[int, int] | None) -> Preprocessing:
     """Take the evaluation's preprocessing, else the training's without what is random in it."""
     from models.training.config import ConfigError
-    from models.training.transforms import Transforms
+    from models.training.transforms import served_preprocessing
 
     loader = config.query or config.train
-    preprocessing = Transforms.from_ops(loader.transform_ops).preprocessing
+    preprocessing = served_preprocessing(loader.transform_ops)
     if config.image_shape is not None and preprocessing.input_size != config.image_shape:
         preprocessing = replace(preprocessing, size=config.image_shape, resize_short=None, crop=None)
     if fixed_size is not None and preprocessing.input_size != fixed_size:

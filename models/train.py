@@ -43,7 +43,7 @@ def main(
     try:
         settings = load_config(config, override or ())
         for note in settings.notes:
-            console.print(f"note: {note}", highlight=False)
+            console.print(f"note: {escape(note)}", highlight=False)
         if check:
             check_config(settings, console)
         else:

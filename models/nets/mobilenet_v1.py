@@ -71,6 +71,10 @@ class MobileNetV1(nn.Layer):
     ) -> None:
         super().__init__()
         channels = [32, *(width for width, _ in _BLOCKS)]
+        if not pooled_blocks or not all(0 <= block <= LAST_BLOCK for block in pooled_blocks):
+            raise ValueError(f"pooled_blocks must name blocks from 0 to {LAST_BLOCK}, not {list(pooled_blocks)}")
+        if not 0 <= first_block <= LAST_BLOCK:
+            raise ValueError(f"first_block must lie from 0 to {LAST_BLOCK}, not {first_block}")
         self.pooled_blocks = tuple(pooled_blocks)
         self.first_block = first_block
         if first_block == 0:

@@ -53,20 +53,8 @@ class Transforms:
         named = [_named(entry) for entry in ops]
         _check_order([name for name, _ in named])
         built = [OPS[name].build(arguments) for name, arguments in named]
-        served: list[Mapping[str, Any]] = []
-        for name, arguments in named:
-            if OPS[name].fixes_size:
-                served = [{"ResizeImage": only(arguments, "size", "interpolation")}]
-            elif name in ("ResizeImage", "CropImage", "NormalizeImage"):
-                served.append({name: arguments})
-        geometry = [name for entry in served for name in entry if name != "NormalizeImage"]
-        if geometry not in (["ResizeImage"], ["CropImage"], ["ResizeImage", "CropImage"]):
-            raise ConfigError(
-                "transform_ops: what is served must be one ResizeImage, perhaps one CropImage after it; here it is "
-                + (", ".join(geometry) or "neither")
-            )
         is_random = any(OPS[name].draws for name, _ in named)
-        return cls([op for op in built if op is not None], read_preprocessing(served), is_random)
+        return cls([op for op in built if op is not None], served_preprocessing(ops), is_random)
 
     def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Tensor:
         """Turn one picture into the network's input.
@@ -86,6 +74,29 @@ class Transforms:
         for op in self._ops:
             image = op(image, rng)
         return self._normalize(image)
+
+
+def served_preprocessing(ops: Sequence[Mapping[str, Any]]) -> Preprocessing:
+    """Read what a server must do from a ``transform_ops`` list, without opening files that random operators name.
+
+    Raises:
+        ConfigError: as :meth:`Transforms.from_ops`.
+    """
+    named = [_named(entry) for entry in ops]
+    _check_order([name for name, _ in named])
+    served: list[Mapping[str, Any]] = []
+    for name, arguments in named:
+        if OPS[name].fixes_size:
+            served = [{"ResizeImage": only(arguments, "size", "interpolation")}]
+        elif name in ("ResizeImage", "CropImage", "NormalizeImage"):
+            served.append({name: arguments})
+    geometry = [name for entry in served for name in entry if name != "NormalizeImage"]
+    if geometry not in (["ResizeImage"], ["CropImage"], ["ResizeImage", "CropImage"]):
+        raise ConfigError(
+            "transform_ops: what is served must be one ResizeImage, perhaps one CropImage after it; here it is "
+            + (", ".join(geometry) or "neither")
+        )
+    return read_preprocessing(served)
 
 
 def _named(entry: object) -> tuple[str, dict[str, Any]]:

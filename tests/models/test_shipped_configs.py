@@ -55,7 +55,7 @@ def cifar10(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     batches["test_batch"] = slice(5 * PHOTOS, None)
     with tarfile.open(path, "w:gz") as tar:
         for name, part in batches.items():
-            content = pickle.dumps({b"data": np.stack(rows[part]), b"labels": labels[part]}, protocol=2)
+            content = pickle.dumps({b"data": np.stack(rows[part]), b"labels": labels[part]}, protocol=4)
             info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
