@@ -1,7 +1,7 @@
-"""Reading weights that others made: ``.pdparams`` and ``.npz`` files, without running what a pickle may contain.
+"""Reading weights and checkpoints: ``.pdparams`` and ``.npz`` files, without running what a pickle may contain.
 
 A ``.pdparams`` file is a pickle, and unpickling calls whatever the file names. So the only names that are honoured
-here are those of a dictionary of NumPy arrays, and even they stand for classes of this module that merely write down
+here are those of dictionaries of NumPy arrays, and even they stand for classes of this module that merely write down
 what the file says: NumPy's own unpickling trusts the sizes and types it is told. Arrays are made of the bytes
 afterwards, once type, shape and length agree.
 """
@@ -9,7 +9,6 @@ afterwards, once type, shape and length agree.
 from __future__ import annotations
 
 import pickle
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy.typing as npt
 Weights = dict[str, npt.NDArray[Any]]
 
 _NAME_TABLE = "StructuredToParameterName@@"  # Paddle keeps its own parameter names beside the weights
+_ARCHIVE = b"PK\x03\x04"  # what a zip file, as .npz is, begins with
 _TYPES = ("b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8")
 
 
@@ -42,41 +42,68 @@ def read_weights(path: Path) -> Weights:
         WeightFileError: it is torn, holds something else, or asks for anything but arrays to be made.
         OSError: it cannot be opened.
     """
+    weights = read_state(path)
+    for name, array in weights.items():
+        if not isinstance(name, str) or not isinstance(array, np.ndarray):
+            raise WeightFileError(f"it holds more than weights: {str(name)[:60]!r} is a {type(array).__name__}")
+    if not weights:
+        raise WeightFileError("it holds no weights")
+    return weights
+
+
+def read_state(path: Path) -> dict[Any, Any]:
+    """Read a checkpoint: a dictionary of dictionaries, lists, texts, numbers and arrays.
+
+    Args:
+        path: as for :func:`read_weights`.
+
+    Returns:
+        What was saved, tensors as arrays (they may be read-only) and without Paddle's tables of names: what
+        ``paddle.load(path, return_numpy=True)`` gives, had nothing but this been in the file.
+
+    Raises:
+        WeightFileError: it is torn, holds something else, or asks for anything but these to be made.
+        OSError: it cannot be opened.
+    """
     try:
         with path.open("rb") as stream:
-            if zipfile.is_zipfile(stream):
-                stream.seek(0)
+            is_archive = stream.read(len(_ARCHIVE)) == _ARCHIVE
+            stream.seek(0)
+            if is_archive:
                 with np.load(stream, allow_pickle=False) as archive:
                     return {name: archive[name] for name in archive.files}
-            stream.seek(0)
             # Python 2 wrote the first of them: its byte strings come as text then, one character a byte.
-            content = _WeightUnpickler(stream, encoding="latin1").load()
+            content = _to_plain(_WeightUnpickler(stream, encoding="latin1").load())
     except (OSError, WeightFileError):
         raise
     except Exception as error:  # torn pickles and archives raise whatever their readers stumble over
         raise WeightFileError(f"it is torn or no file of weights ({type(error).__name__}: {error})") from error
-    return _to_weights(content)
-
-
-def _to_weights(content: object) -> Weights:
-    """Make arrays of what was read, as long as it is a dictionary of them."""
     if not isinstance(content, dict):
         raise WeightFileError(f"it holds a {type(content).__name__}, not weights by name")
-    weights = {}
-    for name, value in content.items():
-        if name == _NAME_TABLE:
-            continue
-        # Tensors that were saved outside a state are pairs of Paddle's name and the array.
-        array = value[1] if isinstance(value, tuple) and len(value) == 2 else value
-        if not isinstance(name, str) or not isinstance(array, _ArrayRecord):
-            raise WeightFileError(f"it holds more than weights: {str(name)[:60]!r} is a {type(array).__name__}")
-        try:
-            weights[name] = array.to_array()
-        except (TypeError, ValueError) as error:
-            raise WeightFileError(f"{name}: {error}") from error
-    if not weights:
-        raise WeightFileError("it holds no weights")
-    return weights
+    return content
+
+
+def _to_plain(content: object) -> Any:
+    """Make arrays of their records, at any depth."""
+    if isinstance(content, _ArrayRecord):
+        return content.to_array()
+    if isinstance(content, _TypeRecord):
+        raise WeightFileError("it holds the type of an array without the array")
+    # Tensors that were saved outside a state are pairs of Paddle's name and the array.
+    if isinstance(content, tuple) and len(content) == 2 and isinstance(content[1], _ArrayRecord):
+        return content[1].to_array()
+    if isinstance(content, (list, tuple)):
+        return type(content)(_to_plain(value) for value in content)
+    if isinstance(content, dict):
+        return {key: _named(key, value) for key, value in content.items() if key != _NAME_TABLE}
+    return content
+
+
+def _named(key: object, value: object) -> Any:
+    try:
+        return _to_plain(value)
+    except (TypeError, ValueError) as error:
+        raise WeightFileError(f"{str(key)[:60]}: {error}") from error
 
 
 class _TypeRecord:
@@ -121,6 +148,14 @@ class _ArrayRecord:
         return array
 
 
+def _make_number(kind: object, data: object) -> Any:
+    """Stand for NumPy's ``scalar``, which makes a single number: ``numpy.float32`` and the like."""
+    data = data.encode("latin1") if isinstance(data, str) else data
+    if not isinstance(kind, _TypeRecord) or not isinstance(data, bytes):
+        raise WeightFileError("a number is described by other things than type and bytes")
+    return np.frombuffer(data, kind.to_dtype(), count=1)[0]
+
+
 def _encode(text: object, encoding: object) -> bytes:
     """Stand for ``_codecs.encode``, in which old pickles keep bytes."""
     if not isinstance(text, str) or encoding != "latin1":
@@ -133,6 +168,8 @@ _HONOURED: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "dtype"): _TypeRecord,
     ("numpy.core.multiarray", "_reconstruct"): _ArrayRecord,
     ("numpy._core.multiarray", "_reconstruct"): _ArrayRecord,
+    ("numpy.core.multiarray", "scalar"): _make_number,
+    ("numpy._core.multiarray", "scalar"): _make_number,
     ("_codecs", "encode"): _encode,
     ("collections", "OrderedDict"): OrderedDict,
     ("builtins", "tuple"): tuple,
