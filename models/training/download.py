@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import hashlib
 import json
@@ -18,8 +19,9 @@ import httpx
 Progress = Callable[[int, int | None], None]
 """Is told the bytes that are there and, where the server says, how many there will be."""
 
-_ATTEMPTS = 3
+_ATTEMPTS = 3  # in a row that bring less than _CHUNK_BYTES
 _PAUSE_S = 0.5  # before the second attempt; twice that before the third
+_BUSY = (408, 425, 429)  # answers, with those from 500 on, that another attempt may change
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 log = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ def download(
     Args:
         url: http or https.
         target: file to make; its folder is made too.
-        md5: what the content must have, in hexadecimal.
+        md5: what the content must have, in hexadecimal; by default what the server says in ``Content-MD5``, if it does.
         verify: is called with the whole file before it is kept; what it raises discards the file.
         progress: is told how far it is.
 
@@ -71,22 +73,9 @@ def _fetch(
 ) -> None:
     part = _Part.open(url, _beside(target, ".part"))
     with httpx.Client(follow_redirects=True, timeout=_TIMEOUT) as client:
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                _transfer(client, part, progress)
-                break
-            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                raise DownloadError(f"cannot connect to {url} ({error})") from error
-            except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-                raise DownloadError(f"{url} is no address of http or https ({error})") from error
-            except httpx.HTTPError as error:
-                if attempt == _ATTEMPTS:
-                    raise DownloadError(
-                        f"{url} broke off {_ATTEMPTS} times, with {part.size:,} bytes here ({error}); "
-                        "another try may go on from there"
-                    ) from error
-                time.sleep(_PAUSE_S * attempt)
+        _transfer_all(client, part, progress)
     try:
+        md5 = md5 or part.md5
         if md5 is not None:
             _check_md5(url, part.path, md5)
         if verify is not None:
@@ -100,6 +89,34 @@ def _fetch(
     part.discard()
 
 
+def _transfer_all(client: httpx.Client, part: _Part, progress: Progress | None) -> None:
+    """Ask again as long as it brings something, and a few times more."""
+    attempt, most = 0, part.size
+    while (error := _try_transfer(client, part, progress)) is not None:
+        attempt += 1
+        if part.size >= most + _CHUNK_BYTES:
+            attempt, most = 1, part.size
+        if attempt == _ATTEMPTS:
+            if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+                raise DownloadError(f"cannot connect to {part.url} ({error})") from error
+            raise DownloadError(
+                f"{part.url} failed {_ATTEMPTS} times, with {part.size:,} bytes here ({error}); "
+                "another try may go on from there"
+            ) from error
+        time.sleep(_PAUSE_S * attempt)
+
+
+def _try_transfer(client: httpx.Client, part: _Part, progress: Progress | None) -> httpx.HTTPError | None:
+    """Ask once, and give what went wrong if another attempt may mend it."""
+    try:
+        _transfer(client, part, progress)
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise DownloadError(f"{part.url} is no address of http or https ({error})") from error
+    except httpx.HTTPError as error:
+        return error
+    return None
+
+
 @dataclass
 class _Part:
     """A file on its way.
@@ -108,11 +125,13 @@ class _Part:
         url: where it comes from.
         path: what is there of it.
         validator: the server's strong ETag or time of change of the file that this is a part of, or None.
+        md5: checksum of the whole file, in hexadecimal, if the server gave it.
     """
 
     url: str
     path: Path
     validator: str | None = None
+    md5: str | None = None
 
     @classmethod
     def open(cls, url: str, path: Path) -> _Part:
@@ -121,9 +140,9 @@ class _Part:
         try:
             kept = json.loads(part._record.read_text("utf-8"))
             if kept["url"] == url:
-                part.validator = kept["validator"]
+                part.validator, part.md5 = kept["validator"], kept["md5"]
         except (OSError, ValueError, KeyError, TypeError):
-            part.validator = None
+            part.validator = part.md5 = None
         return part
 
     @property
@@ -134,11 +153,11 @@ class _Part:
     def size(self) -> int:
         return self.path.stat().st_size if self.path.exists() else 0
 
-    def start(self, validator: str | None) -> None:
+    def start(self, validator: str | None, md5: str | None) -> None:
         """Begin anew with a file that the server calls so."""
         self.path.write_bytes(b"")
-        self.validator = validator
-        self._record.write_text(json.dumps({"url": self.url, "validator": validator}), "utf-8")
+        self.validator, self.md5 = validator, md5
+        self._record.write_text(json.dumps({"url": self.url, "validator": validator, "md5": md5}), "utf-8")
 
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -162,10 +181,12 @@ def _transfer(client: httpx.Client, part: _Part, progress: Progress | None) -> N
                 return  # nothing was missing: an earlier call ended between the last byte and the rename
             part.discard()
             raise httpx.RemoteProtocolError("the server has another file now")
+        if response.status_code in _BUSY or response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+            raise httpx.RemoteProtocolError(f"the server answers {response.status_code} {response.reason_phrase}")
         if response.status_code not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
             raise DownloadError(f"{part.url} answers {response.status_code} {response.reason_phrase}")
         if response.status_code == httpx.codes.OK:
-            part.start(_validator(response))
+            part.start(_validator(response), _content_md5(response))
             total = _number(response.headers.get("Content-Length"))
         else:
             total = _total_of_range(response, part)
@@ -184,6 +205,10 @@ def _transfer(client: httpx.Client, part: _Part, progress: Progress | None) -> N
 
 def _total_of_range(response: httpx.Response, part: _Part) -> int | None:
     """Read ``Content-Range: bytes FIRST-LAST/TOTAL``, which must go on where the part ends."""
+    header = "ETag" if str(part.validator).startswith('"') else "Last-Modified"
+    if response.headers.get(header, part.validator) != part.validator:  # not every server knows If-Range
+        part.discard()
+        raise httpx.RemoteProtocolError("the server has another file now")
     unit, _, span = response.headers.get("Content-Range", "").partition(" ")
     span, _, total = span.partition("/")
     if unit != "bytes" or _number(span.partition("-")[0]) != part.size:
@@ -200,6 +225,15 @@ def _validator(response: httpx.Response) -> str | None:
     """Give what ``If-Range`` may compare: a strong ETag, else the time of change."""
     etag = response.headers.get("ETag")
     return etag if etag is not None and not etag.startswith("W/") else response.headers.get("Last-Modified")
+
+
+def _content_md5(response: httpx.Response) -> str | None:
+    """Give the header ``Content-MD5`` (RFC 1864) of an answer with the whole file in hexadecimal."""
+    try:
+        digest = base64.b64decode(response.headers.get("Content-MD5", ""), validate=True)
+    except ValueError:
+        return None
+    return digest.hex() if len(digest) == hashlib.md5(usedforsecurity=False).digest_size else None
 
 
 def _check_md5(url: str, path: Path, expected: str) -> None:

@@ -31,7 +31,7 @@ PUBLISHED: dict[str, str] = {
 }
 """Addresses of PaddleClas's ImageNet weights by architecture."""
 
-_DISTILLED = ("PPLCNet_x0_5", "PPLCNet_x1_0", "PPLCNet_x2_5")
+_DISTILLED = ("PPLCNet_x0_25", "PPLCNet_x0_5", "PPLCNet_x1_0", "PPLCNet_x2_5")
 PUBLISHED_SSLD: dict[str, str] = {
     f"{name}{suffix}": f"{_STORE}/legendary_models/{name}_ssld_pretrained.pdparams"
     for name in _DISTILLED
@@ -114,6 +114,10 @@ def apply_pretrained(backbone: nn.Layer, weights: Weights) -> list[str]:
     """
     own = backbone.state_dict()
     given = {_plain(name): value for name, value in weights.items()}
+    for name in own:
+        # 16-bit "brain" floats are kept as integers by Paddle, and quantised weights are no weights without scales.
+        if _plain(name) in given and given[_plain(name)].dtype.kind != "f":
+            raise PretrainedError(f"the pretrained {name} is of the type {given[_plain(name)].dtype}, not a float")
     unfit = [name for name, tensor in own.items() if _shape(given.get(_plain(name))) != tuple(tensor.shape)]
     left_layers = {layer for layer in backbone.output_layers for name in unfit if name.startswith(f"{layer}.")}
     wrong = [name for name in unfit if name.split(".")[0] not in left_layers]
@@ -152,7 +156,7 @@ def _published(arch_name: str, use_ssld: bool) -> str:
             f"no distilled weights are published for {arch_name}, only for {', '.join(table)}: "
             "take use_ssld out of Arch.Backbone"
         )
-    raise PretrainedError(f"no weights are published for {arch_name}{_INSTEAD}")
+    raise PretrainedError(f"no weights are published for {arch_name}, only for {', '.join(table)}{_INSTEAD}")
 
 
 def _find(path: Path) -> Path:
@@ -178,9 +182,11 @@ def _fetch(url: str, cache_dir: Path | None, progress: Progress | None) -> Path:
     except WeightFileError as error:
         raise PretrainedError(f"{url} cannot be read as weights: {error}") from error
     except DownloadError as error:
-        raise PretrainedError(f"{error}{_INSTEAD}") from error
+        raise PretrainedError(f"{error}; the file may be put at {target} by hand{_INSTEAD}") from error
     except OSError as error:
-        raise PretrainedError(f"{url} cannot be kept in {target.parent}: {error}") from error
+        raise PretrainedError(
+            f"{url} cannot be kept in {target.parent}: {error}; what came of it stays there, and another try goes on"
+        ) from error
     finally:
         if bar is not None:
             bar.stop()
@@ -196,7 +202,8 @@ class _Bar:
 
     def __init__(self, name: str) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        self._bar = ProgressBar(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+        console = Console(stderr=True)
+        self._bar = ProgressBar(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
         self._task = self._bar.add_task(name, total=None)
         self._started = False
 

@@ -156,6 +156,11 @@ def _make_number(kind: object, data: object) -> Any:
     return np.frombuffer(data, kind.to_dtype(), count=1)[0]
 
 
+def _no_bytes() -> bytes:
+    """Stand for ``bytes()``, in which old pickles keep the content of empty arrays."""
+    return b""
+
+
 def _encode(text: object, encoding: object) -> bytes:
     """Stand for ``_codecs.encode``, in which old pickles keep bytes."""
     if not isinstance(text, str) or encoding != "latin1":
@@ -171,6 +176,8 @@ _HONOURED: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy.core.multiarray", "scalar"): _make_number,
     ("numpy._core.multiarray", "scalar"): _make_number,
     ("_codecs", "encode"): _encode,
+    ("builtins", "bytes"): _no_bytes,
+    ("__builtin__", "bytes"): _no_bytes,
     ("collections", "OrderedDict"): OrderedDict,
     ("builtins", "tuple"): tuple,
     ("__builtin__", "tuple"): tuple,
