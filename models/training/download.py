@@ -21,7 +21,6 @@ Progress = Callable[[int, int | None], None]
 
 _ATTEMPTS = 3  # in a row that bring less than _CHUNK_BYTES
 _PAUSE_S = 0.5  # before the second attempt; twice that before the third
-_BUSY = (408, 425, 429)  # answers, with those from 500 on, that another attempt may change
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 log = logging.getLogger(__name__)
@@ -93,14 +92,13 @@ def _transfer_all(client: httpx.Client, part: _Part, progress: Progress | None) 
     """Ask again as long as it brings something, and a few times more."""
     attempt, most = 0, part.size
     while (error := _try_transfer(client, part, progress)) is not None:
-        attempt += 1
-        if part.size >= most + _CHUNK_BYTES:
-            attempt, most = 1, part.size
+        attempt = 1 if part.size >= most + _CHUNK_BYTES else attempt + 1
+        most = max(most, part.size)
         if attempt == _ATTEMPTS:
             if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
                 raise DownloadError(f"cannot connect to {part.url} ({error})") from error
             raise DownloadError(
-                f"{part.url} failed {_ATTEMPTS} times, with {part.size:,} bytes here ({error}); "
+                f"{part.url} broke off {_ATTEMPTS} times, with {part.size:,} bytes here ({error}); "
                 "another try may go on from there"
             ) from error
         time.sleep(_PAUSE_S * attempt)
@@ -181,8 +179,6 @@ def _transfer(client: httpx.Client, part: _Part, progress: Progress | None) -> N
                 return  # nothing was missing: an earlier call ended between the last byte and the rename
             part.discard()
             raise httpx.RemoteProtocolError("the server has another file now")
-        if response.status_code in _BUSY or response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
-            raise httpx.RemoteProtocolError(f"the server answers {response.status_code} {response.reason_phrase}")
         if response.status_code not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
             raise DownloadError(f"{part.url} answers {response.status_code} {response.reason_phrase}")
         if response.status_code == httpx.codes.OK:
