@@ -29,6 +29,17 @@ PUBLISHED_MILLIONS = {
     "PPLCNet_x2_0": 6.5,
     "PPLCNet_x2_5": 9.0,
 }
+# Channels after the stem and after each of the five stages: the paper's, scaled, to multiples of 8.
+CHANNELS = {
+    "PPLCNet_x0_25": [8, 8, 16, 32, 64, 128],
+    "PPLCNet_x0_35": [8, 16, 24, 48, 88, 176],
+    "PPLCNet_x0_5": [8, 16, 32, 64, 128, 256],
+    "PPLCNet_x0_75": [16, 24, 48, 96, 192, 384],
+    "PPLCNet_x1_0": [16, 32, 64, 128, 256, 512],
+    "PPLCNet_x1_5": [24, 48, 96, 192, 384, 768],
+    "PPLCNet_x2_0": [32, 64, 128, 256, 512, 1024],
+    "PPLCNet_x2_5": [40, 80, 160, 320, 640, 1280],
+}
 IN_REFERENCE = ["PPLCNet_x2_5_Tanh", "PPLCNet_x1_0", "PPLCNet_x0_25"]
 
 
@@ -95,6 +106,23 @@ def test_every_width_has_the_published_size(name: str) -> None:
     assert round(count(nets.build(name)) / 1e6, 1) == PUBLISHED_MILLIONS[name]
 
 
+@pytest.mark.parametrize("name", CHANNELS)
+def test_every_width_has_its_channels(name: str) -> None:
+    with paddle.LazyGuard():
+        plain = {key: list(value.shape) for key, value in nets.build(name).state_dict().items()}
+        bounded = {
+            key: list(value.shape) for key, value in nets.build(f"{name}_Tanh", class_num=40).state_dict().items()
+        }
+    ends = [
+        "conv1.conv",
+        *(f"blocks{stage}.{last}.pw_conv.conv" for stage, last in enumerate((0, 1, 1, 5, 1), start=2)),
+    ]
+    assert [plain[f"{end}.weight"][0] for end in ends] == CHANNELS[name]
+    assert plain["last_conv.weight"] == [1280, CHANNELS[name][-1], 1, 1]
+    assert (plain["fc.weight"], bounded["fc.origin_layer.weight"]) == ([1280, 1000], [1280, 40])
+    assert [key.replace("fc.origin_layer", "fc") for key in bounded] == list(plain)
+
+
 @pytest.mark.parametrize("name", PUBLISHED_MILLIONS)
 def test_the_tanh_variant_is_the_tanh_of_the_plain_one(name: str) -> None:
     plain, bounded = nets.build(name, class_num=16), nets.build(f"{name}_Tanh", class_num=16)
@@ -111,12 +139,12 @@ def test_the_tanh_variant_is_the_tanh_of_the_plain_one(name: str) -> None:
     np.testing.assert_allclose(run(plain, x[1:]), features[1:], rtol=1e-4, atol=1e-6 * np.abs(features).max())
 
 
-@pytest.mark.parametrize("name", ["PPLCNet_x0_25_Tanh", "PPLCNet_x1_0"])
+@pytest.mark.parametrize("name", [f"{name}_Tanh" if number % 2 else name for number, name in enumerate(CHANNELS)])
 def test_pplcnet_is_exported_for_any_batch_and_size(name: str, tmp_path: Path) -> None:
     net = nets.build(name, class_num=32)
     fill(net)
     engine = export(net, tmp_path)
-    for batch, side in ((1, 96), (3, 96), (2, 128), (1, 33)):
+    for batch, side in ((1, 32), (3, 96), (2, 128), (1, 33)):
         x = pictures(batch, side)
         expected = run(net, x)
         assert expected.shape == (batch, 32)
@@ -163,6 +191,22 @@ def test_vgg19_is_configuration_e_and_its_sigmoid_lies_in_the_unit_interval() ->
     np.testing.assert_allclose(run(net, x), expected, rtol=1e-4)
     with tempfile.TemporaryDirectory() as folder:
         np.testing.assert_allclose(export(net, folder).run([x])[0], expected, rtol=1e-4)
+
+
+def test_vgg19_without_sigmoid_calls_its_last_layer_as_the_published_weights_do() -> None:
+    with paddle.LazyGuard():
+        plain, hashing = nets.build("VGG19").state_dict(), nets.build("VGG19Sigmoid").state_dict()
+    assert list(plain) == [key.replace("fc3.origin_layer", "fc3") for key in hashing]
+    assert [list(plain[f"fc3.{part}"].shape) for part in ("weight", "bias")] == [[4096, 1000], [1000]]
+
+
+@pytest.mark.parametrize("name", ["VGG19", "VGG19Sigmoid"])
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (223, 224), (224, 256)])
+def test_vgg19_refuses_what_its_linear_layers_do_not_fit(name: str, height: int, width: int) -> None:
+    with paddle.LazyGuard():  # no parameter is touched before the size
+        net = nets.build(name)
+    with pytest.raises(ValueError, match=rf"{name} takes pictures of 224x224 .* not of {height}x{width}"):
+        net(paddle.zeros([1, 3, height, width]))
 
 
 def test_alexnet_takes_what_leaves_its_last_map_six_by_six(alexnet: paddle.nn.Layer) -> None:
