@@ -122,10 +122,10 @@ def read_cost(method: str) -> dict[str, float]:
 def baseline(title: str, pretrained: Path, *overrides: str) -> list[str]:
     """The network of the CE configuration before its first step: the mean over random heads."""
     from models.training.config_file import load_config
-    from models.training.datasets import load_datasets
+    from models.training.data.datasets import load_datasets
+    from models.training.data.transforms import Transforms
     from models.training.evaluation import eval_loaders, evaluate
     from models.training.model import frozen_features, initial_weights
-    from models.training.transforms import Transforms
 
     figures = []
     for seed in range(RANDOM_HEADS):

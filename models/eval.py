@@ -41,8 +41,8 @@ def main(
     from models.inference import ModelError
     from models.training.config import ConfigError
     from models.training.config_file import load_config
-    from models.training.datasets import DatasetError
-    from models.training.report import to_table
+    from models.training.data.datasets import DatasetError
+    from models.training.reports.tables import to_table
 
     console = Console(stderr=True)
     try:
@@ -85,9 +85,9 @@ def evaluate_all(
         FloatingPointError: a network's features are not finite.
     """
     from models.training.config import ConfigError
-    from models.training.datasets import load_datasets
+    from models.training.data.datasets import load_datasets
     from models.training.evaluation import encode_both, eval_loaders, match_labels, measure, same_pictures
-    from models.training.neighbours import find_neighbours, plot_neighbours
+    from models.training.reports.neighbours import find_neighbours, plot_neighbours
 
     names = [candidate.name for candidate in candidates]
     if len(set(names)) < len(names):
@@ -115,7 +115,7 @@ def evaluate_all(
 
 def write_evaluation(candidate: Candidate, evaluation: Evaluation, folder: Path) -> None:
     """Write metrics.json, the comparison of one, and bit_balance.png."""
-    from models.training.plots import plot_bit_balance
+    from models.training.reports.plots import plot_bit_balance
 
     content = {"model": candidate.name, "source": str(candidate.source), **evaluation.to_json()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,8 +128,8 @@ def write_evaluation(candidate: Candidate, evaluation: Evaluation, folder: Path)
 
 def write_comparison(evaluations: Mapping[str, Evaluation], folder: Path) -> None:
     """Write metrics.md and precision_recall.png."""
-    from models.training.plots import plot_precision_recall
-    from models.training.report import to_markdown
+    from models.training.reports.plots import plot_precision_recall
+    from models.training.reports.tables import to_markdown
 
     (folder / "metrics.md").write_text(to_markdown(evaluations), "utf-8")
     plot_precision_recall(evaluations, folder / "precision_recall.png")
@@ -164,10 +164,10 @@ def _folders(config: Config, wanted: Sequence[str]) -> list[Candidate]:
 def _load_weights(config: Config, path: Path) -> EncodeDataset:
     from models.training.checkpoint import load_weights
     from models.training.config import ConfigError
+    from models.training.data.transforms import Transforms
     from models.training.devices import start_devices
     from models.training.evaluation import eval_loaders, network_encoder
     from models.training.model import frozen_features
-    from models.training.transforms import Transforms
 
     sizes = {Transforms.from_ops(part.transform_ops).size for part in eval_loaders(config)}
     if len(sizes) > 1:

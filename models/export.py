@@ -109,7 +109,7 @@ def export(config: Config, weights: Weights, target: Path, hamming_radius: int |
 def _serving_preprocessing(config: Config, fixed_size: tuple[int, int] | None) -> Preprocessing:
     """Take the evaluation's preprocessing, else the training's without what is random in it."""
     from models.training.config import ConfigError
-    from models.training.transforms import served_preprocessing
+    from models.training.data.transforms import served_preprocessing
 
     loader = config.query or config.train
     preprocessing = served_preprocessing(loader.transform_ops)

@@ -27,8 +27,8 @@ def main(
 ) -> None:
     """Measure the errors at every radius, print a table around the best, and perhaps write it down."""
     from models.inference import Hasher, Manifest
-    from models.training.list_files import read_list
-    from models.training.pictures import read_rgb
+    from models.training.data.list_files import read_list
+    from models.training.data.pictures import read_rgb
 
     rows = read_list(listing)
     hasher = Hasher.load(model)

@@ -35,7 +35,7 @@ def main(
     from models.training.check import check as check_config
     from models.training.config import ConfigError
     from models.training.config_file import load_config
-    from models.training.datasets import DatasetError
+    from models.training.data.datasets import DatasetError
     from models.training.loop import Interrupted, train
     from models.training.pretrained import PretrainedError
 

@@ -11,7 +11,7 @@ from paddle import nn
 from .alexnet import AlexNet
 from .heads import CosMargin, FullyConnected, Tanh
 from .mobilenet_v1 import MobileNetV1
-from .pplcnet import WIDTHS, PPLCNet, pplcnet
+from .pplcnet import WIDTHS, PPLCNet, pplcnet_of_width
 from .rec_model import RecModel
 from .vgg import VGG19, VGG19Sigmoid
 
@@ -20,8 +20,8 @@ NETS: dict[str, Callable[..., nn.Layer]] = {
     "CosMargin": CosMargin,
     "FC": FullyConnected,
     "MobileNetV1": MobileNetV1,
-    **{name: pplcnet(scale) for name, scale in WIDTHS.items()},
-    **{f"{name}_Tanh": pplcnet(scale, tanh=True) for name, scale in WIDTHS.items()},
+    **{name: pplcnet_of_width(scale) for name, scale in WIDTHS.items()},
+    **{f"{name}_Tanh": pplcnet_of_width(scale, tanh=True) for name, scale in WIDTHS.items()},
     "Tanh": Tanh,
     "VGG19": VGG19,
     "VGG19Sigmoid": VGG19Sigmoid,

@@ -86,7 +86,7 @@ class PPLCNet(nn.Layer):
         return self.fc(x.flatten(1))
 
 
-def pplcnet(scale: float, tanh: bool = False) -> Callable[..., PPLCNet]:
+def pplcnet_of_width(scale: float, tanh: bool = False) -> Callable[..., PPLCNet]:
     """Make the constructor of one width, as the registry of architectures holds it."""
 
     def build(class_num: int = 1000, dropout_prob: float = 0.2) -> PPLCNet:

@@ -22,15 +22,15 @@ from models.nets import RecModel
 from .check_report import Plan, print_plan
 from .checkpoint import load_weights
 from .config import Config, ConfigError, LoaderConfig
-from .datasets import Dataset, DatasetError, load_datasets
+from .data.datasets import Dataset, DatasetError, load_datasets
+from .data.loader import Batch, batches
+from .data.samplers import epoch_batches
+from .data.transforms import Transforms
 from .devices import Devices, start_devices
 from .evaluation import match_labels
-from .loader import Batch, batches
 from .model import build_model, fit_weights
 from .pretrained import PretrainedError, apply_pretrained, load_pretrained
-from .samplers import epoch_batches
 from .stage_run import build_loss, evaluate_loss
-from .transforms import Transforms
 
 _TRIED_PICTURES = 4
 _LISTED_PROBLEMS = 20

@@ -16,7 +16,7 @@ from rich.table import Table
 from models.nets import RecModel
 
 from .config import Arch, Config, OptimizerConfig, Stage
-from .datasets import Dataset
+from .data.datasets import Dataset
 from .devices import Devices
 from .optimizer import build_schedule
 

@@ -139,8 +139,8 @@ class LoaderConfig:
     """``DataLoader.Train``, ``.Eval.Query`` or ``.Eval.Gallery``.
 
     Attributes:
-        datasets: one map a source, see :func:`models.training.datasets.load_datasets`.
-        transform_ops: one-key maps, see :class:`models.training.transforms.Transforms`.
+        datasets: one map a source, see :func:`models.training.data.datasets.load_datasets`.
+        transform_ops: one-key maps, see :class:`models.training.data.transforms.Transforms`.
         sampler: of the batches.
         num_workers: threads that decode and transform.
     """

@@ -11,12 +11,12 @@ import numpy.typing as npt
 from models.inference import Hasher, pack_bits
 
 from .config import Config, ConfigError, LoaderConfig
-from .datasets import Dataset
-from .errors import DatasetError
+from .data.datasets import Dataset
+from .data.errors import DatasetError
+from .data.loader import batches
+from .data.transforms import Transforms
 from .hamming_ranking import Codes
-from .loader import batches
 from .metrics import Evaluation, evaluate_codes
-from .transforms import Transforms
 
 Encode = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 Progress = Callable[[str, int, int], None]

@@ -14,8 +14,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from .training_log import cut_log
-
+from .reports.training_log import cut_log
 
 LOG_NAME = "train.jsonl"
 CURVES_NAME = "curves.png"
@@ -126,6 +125,6 @@ class Journal:
 
     def _draw(self) -> None:
         # Matplotlib takes a second to import; nothing but this needs it.
-        from .plots import plot_training
+        from .reports.plots import plot_training
 
         plot_training(self._path, self._curves)

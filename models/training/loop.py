@@ -18,15 +18,15 @@ from rich.console import Console
 
 from .checkpoint import BEST_NAME, FINAL_NAME, LAST_NAME, load_checkpoint, save_checkpoint
 from .config import Config, ConfigError, LoaderConfig, Stage
-from .datasets import Dataset, DatasetError, load_datasets
+from .data.datasets import Dataset, DatasetError, load_datasets
+from .data.loader import Batch, batches
+from .data.samplers import epoch_batches
+from .data.transforms import Transforms
 from .devices import Devices, start_devices
 from .evaluation import evaluate, match_labels
 from .journal import Journal
-from .loader import Batch, batches
 from .model import initial_weights
-from .samplers import epoch_batches
 from .stage_run import StageRun
-from .transforms import Transforms
 
 _EVALUATION_CACHE_BYTES = 256 << 20
 

@@ -13,8 +13,8 @@ from models import losses
 
 from .checkpoint import Ema, Weights, to_weights
 from .config import Config, ConfigError, LossTerm
+from .data.loader import Batch
 from .devices import Devices
-from .loader import Batch
 from .model import Encode, build_model, fit_weights, frozen_features, frozen_trunk
 from .optimizer import build_optimizer, build_schedule
 

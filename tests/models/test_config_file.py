@@ -14,7 +14,7 @@ from models.nets import NETS
 from models.training.config import Amp, Config, ConfigError, LossTerm, Metrics, OptimizerConfig, Sampler, Schedule
 from models.training.config_file import load_config
 from models.training.config_file.arch import BACKBONES, HEADS, NECKS
-from models.training.transforms import Transforms
+from models.training.data.transforms import Transforms
 
 CONFIGS = Path(__file__).parent.parent.parent / "models" / "configs"
 SHIPPED = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))

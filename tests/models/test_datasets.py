@@ -17,8 +17,8 @@ import skimage.data
 from PIL import Image
 
 from models.training.config import ConfigError
-from models.training.datasets import Dataset, DatasetError, load_datasets
-from models.training.list_files import read_list
+from models.training.data.datasets import Dataset, DatasetError, load_datasets
+from models.training.data.list_files import read_list
 
 
 def picture(seed: int, height: int = 12, width: int = 9) -> np.ndarray:

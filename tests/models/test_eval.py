@@ -20,7 +20,7 @@ from models.eval import Candidate, evaluate_all, main
 from models.inference import STARTER_HASHER, Hasher
 from models.training.config import Config, ConfigError, LoaderConfig
 from models.training.config_file import load_config
-from models.training.datasets import DatasetError, load_datasets
+from models.training.data.datasets import DatasetError, load_datasets
 from models.training.evaluation import evaluate, hasher_encoder, match_labels
 from models.training.loop import train
 

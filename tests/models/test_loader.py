@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from models.training.config import Sampler
-from models.training.datasets import Dataset, DatasetError, load_datasets
-from models.training.loader import Batch, batches
-from models.training.samplers import epoch_batches
-from models.training.transforms import Transforms
+from models.training.data.datasets import Dataset, DatasetError, load_datasets
+from models.training.data.loader import Batch, batches
+from models.training.data.samplers import epoch_batches
+from models.training.data.transforms import Transforms
 
 NORMALIZE: dict[str, Any] = {"NormalizeImage": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}
 RANDOM = Transforms.from_ops([{"RandCropImage": {"size": 16}}, {"RandFlipImage": {}}, NORMALIZE])

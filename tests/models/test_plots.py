@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import pytest
 
-from models.training.lettering import Lettering
 from models.training.metrics import Evaluation, evaluate_codes
-from models.training.neighbours import Shown, choose_queries, plot_neighbours
-from models.training.plots import plot_bit_balance, plot_precision_recall, plot_training
-from models.training.report import rows, to_markdown
-from models.training.training_log import read_log
+from models.training.reports.lettering import Lettering
+from models.training.reports.neighbours import Shown, choose_queries, plot_neighbours
+from models.training.reports.plots import plot_bit_balance, plot_precision_recall, plot_training
+from models.training.reports.tables import rows, to_markdown
+from models.training.reports.training_log import read_log
 
 
 def step(number: int, loss: float, stage: str = "all", **more: Any) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from models.training.config import ConfigError, Sampler
-from models.training.datasets import DatasetError
-from models.training.samplers import epoch_batches
+from models.training.data.datasets import DatasetError
+from models.training.data.samplers import epoch_batches
 
 SEED = (7, 0)
 

@@ -17,10 +17,10 @@ import yaml
 from models.inference import Hasher, pack_bits
 from models.training.checkpoint import load_checkpoint, load_weights
 from models.training.config_file import load_config
-from models.training.datasets import load_datasets
-from models.training.loader import batches
+from models.training.data.datasets import load_datasets
+from models.training.data.loader import batches
+from models.training.data.transforms import Transforms
 from models.training.model import build_model, fit_weights
-from models.training.transforms import Transforms
 
 from .conftest import draw_patterns
 

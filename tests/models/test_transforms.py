@@ -12,11 +12,11 @@ import skimage.data
 from PIL import Image
 
 from models.inference import RECOGNITION, Preprocessing
-from models.training.augment import random_view
 from models.training.config import ConfigError
-from models.training.datasets import DatasetError
-from models.training.operators import OPS
-from models.training.transforms import Transforms
+from models.training.data.augment import random_view
+from models.training.data.datasets import DatasetError
+from models.training.data.operators import OPS
+from models.training.data.transforms import Transforms
 
 NORMALIZE: dict[str, Any] = {
     "NormalizeImage": {

@@ -7,12 +7,12 @@ from typing import Any
 
 from models.yaml_tree import Node
 
-from ..cifar10 import MEMBERS
 from ..config import ConfigError, LoaderConfig, Metrics, Sampler
-from ..datasets import SOURCES
-from ..operators import OPS
-from ..samplers import SAMPLERS
-from ..transforms import Transforms
+from ..data.cifar10 import MEMBERS
+from ..data.datasets import SOURCES
+from ..data.operators import OPS
+from ..data.samplers import SAMPLERS
+from ..data.transforms import Transforms
 from .fields import (
     ABSENT,
     Reader,

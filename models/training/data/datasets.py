@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from models.inference import available_cores
 
+from ..config import ConfigError
 from .augment import Image
 from .cifar10 import MEMBERS, read_cifar10
-from .config import ConfigError
 from .errors import DatasetError
 from .pictures import PictureCache
 from .sources import Source, open_folders, open_list

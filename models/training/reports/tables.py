@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from rich.table import Table
 
-from .metrics import RADIUS, Evaluation
+from ..metrics import RADIUS, Evaluation
 
 
 def rows(evaluations: Mapping[str, Evaluation]) -> list[list[str]]:

@@ -15,8 +15,8 @@ import numpy as np
 from models.inference import ModelInvalid, Preprocessing
 from models.inference.preprocessing import parse_number
 
+from ..config import ConfigError
 from .augment import Image, random_view
-from .config import ConfigError
 from .pictures import PictureCache
 from .sources import PictureFiles, open_names
 
@@ -119,7 +119,7 @@ class RandomFlip:
 
 @dataclass(frozen=True)
 class RandomView:
-    """``RandomView``: our own, :func:`models.training.augment.random_view`."""
+    """``RandomView``: our own, :func:`models.training.data.augment.random_view`."""
 
     size: int
     strength: float

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from .config import ConfigError, Sampler
+from ..config import ConfigError, Sampler
 from .errors import DatasetError
 
 Indexes = npt.NDArray[np.int64]

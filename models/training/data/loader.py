@@ -56,7 +56,7 @@ def batches(
     Args:
         dataset: where pictures and labels come from.
         transforms: what makes views of them.
-        index_batches: of :func:`models.training.samplers.epoch_batches`.
+        index_batches: of :func:`models.training.data.samplers.epoch_batches`.
         seed: of the views, such as (seed, epoch). None: nothing is random, for evaluation.
         start: skips so many batches without drawing them, and gives the very batches that would have come then.
         workers: threads; at least one.

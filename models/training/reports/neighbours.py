@@ -13,9 +13,9 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .augment import Image
-from .datasets import Dataset
-from .hamming_ranking import Codes, rank_gallery
+from ..data.augment import Image
+from ..data.datasets import Dataset
+from ..hamming_ranking import Codes, rank_gallery
 from .lettering import Lettering
 from .plots import BLACK, GREEN, VERMILLION, save_png
 

@@ -26,7 +26,7 @@ _MAX_MEMBER_BYTES = 64 << 20  # a batch of 10,000 has 31 MB
 
 @dataclass(frozen=True, eq=False)
 class Cifar10:
-    """Pictures of one part of the archive, in memory; a source of :class:`models.training.datasets.Dataset`.
+    """Pictures of one part of the archive, in memory; a source of :class:`models.training.data.datasets.Dataset`.
 
     Attributes:
         archive: where they come from.

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from models.inference import Preprocessing
 
+from ..config import ConfigError
 from .augment import Image
-from .config import ConfigError
 from .operators import OPS, Op, only, read_preprocessing
 
 Tensor = npt.NDArray[np.float32]
@@ -44,7 +44,7 @@ class Transforms:
 
     @classmethod
     def from_ops(cls, ops: Sequence[Mapping[str, Any]]) -> Transforms:
-        """Read a list of one-key maps; the names are those of :data:`models.training.operators.OPS`.
+        """Read a list of one-key maps; the names are those of :data:`models.training.data.operators.OPS`.
 
         Raises:
             ConfigError: an operator or one of its keys is unknown, has an unusable value, or stands where it cannot.

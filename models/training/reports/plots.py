@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ..metrics import RADIUS, Evaluation
 from .lettering import Lettering, escape_formula
-from .metrics import RADIUS, Evaluation
 from .training_log import read_log
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (

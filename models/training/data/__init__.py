@@ -1,0 +1,1 @@
+"""Training data: from what a configuration names to batches of views."""

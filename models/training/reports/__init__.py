@@ -1,0 +1,1 @@
+"""What people look at: tables, curves and pictures of trainings and evaluations."""
