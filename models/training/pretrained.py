@@ -124,9 +124,9 @@ def apply_pretrained(backbone: nn.Layer, weights: Weights) -> list[str]:
     if wrong:
         raise PretrainedError(_describe_misfit(backbone, wrong, given))
     left = [name for name in own if name.split(".")[0] in left_layers]
-    backbone.set_state_dict(
-        {name: np.asarray(given[_plain(name)], np.float32) for name in own if name.split(".")[0] not in left_layers}
-    )
+    for name, tensor in own.items():
+        if name not in left:
+            tensor.set_value(np.asarray(given[_plain(name)], np.float32))
     return left
 
 
