@@ -189,6 +189,16 @@ def test_a_folder_that_cannot_be_made_is_told(server: FileServer, tmp_path: Path
         load_pretrained(NAME, server.url, cache_dir=tmp_path / "file" / "cache")
 
 
+def test_a_full_disk_is_told_with_the_folder(server: FileServer, tmp_path: Path) -> None:
+    load_pretrained(NAME, server.url, cache_dir=tmp_path)
+    (kept,) = tmp_path.glob("*.pdparams")
+    kept.unlink()
+    kept.with_name(f"{kept.name}.part").symlink_to("/dev/full")
+    with pytest.raises(PretrainedError, match=rf"{server.url} cannot be kept in {tmp_path}: .*No space left"):
+        load_pretrained(NAME, server.url, cache_dir=tmp_path)
+    assert not kept.exists()
+
+
 @pytest.mark.parametrize("url", ["ftp://example.org/weights.pdparams", "http:///weights.pdparams", "file:///etc/hosts"])
 def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(PretrainedError, match=r"no address of http or https; .* named by its path"):
@@ -217,12 +227,17 @@ def test_every_backbone_of_the_reference_has_an_address() -> None:
 )
 @pytest.mark.usefixtures("offline")
 def test_true_means_the_published_ones_and_without_a_network_says_which(
-    name: str, use_ssld: bool, address: str, tmp_path: Path
+    name: str, use_ssld: bool, address: str, tmp_path: Path, published: Path, weights: Weights
 ) -> None:
     with pytest.raises(
         PretrainedError, match=rf"cannot connect to {re.escape(address)}.*by its path in Arch\.Backbone"
-    ):
+    ) as caught:
         load_pretrained(name, True, use_ssld, cache_dir=tmp_path)
+    # Put where the message says, the file is taken without a network.
+    place = Path(str(caught.value).partition("may be put at ")[2].partition(" by hand")[0])
+    assert place.parent == tmp_path
+    place.write_bytes(published.read_bytes())
+    assert_equal(load_pretrained(name, True, use_ssld, cache_dir=tmp_path), weights)
 
 
 def test_what_is_not_published_is_told() -> None:
@@ -260,6 +275,14 @@ def test_a_last_layer_of_this_length_fits_with_and_without_tanh(source: str, tar
     assert apply_pretrained(net, copy(trained)) == []
     for one, other in zip(copy(net).values(), copy(trained).values(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_last_layer_is_taken_whole_or_not_at_all(weights: Weights) -> None:
+    net = nets.build(NAME)
+    bias = np.array(net.fc.bias.numpy())
+    given = {name: value for name, value in weights.items() if name != "fc.weight"} | {"fc.bias": bias + 1}
+    assert apply_pretrained(net, given) == ["fc.weight", "fc.bias"]
+    np.testing.assert_array_equal(net.fc.bias.numpy(), bias)
 
 
 def test_mobilenet_starts_from_its_archive(shared: Path) -> None:
