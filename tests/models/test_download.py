@@ -30,6 +30,12 @@ download(sys.argv[1], Path(sys.argv[2]))
 """
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait before another attempt: the server is ready for it."""
+    monkeypatch.setattr("models.training.download._PAUSE_S", 0.0)
+
+
 @pytest.fixture
 def server() -> Iterator[FileServer]:
     with serve(CONTENT) as running:

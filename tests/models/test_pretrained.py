@@ -37,6 +37,12 @@ def assert_equal(actual: Weights, expected: Weights) -> None:
         np.testing.assert_array_equal(actual[name], value, err_msg=name)
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait before another attempt: the server is ready for it."""
+    monkeypatch.setattr("models.training.download._PAUSE_S", 0.0)
+
+
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights as PaddleClas publishes them: a state with 1,000 classes."""
