@@ -24,7 +24,7 @@ from .data.samplers import epoch_batches
 from .data.transforms import Transforms
 from .devices import Devices, start_devices
 from .evaluation import evaluate, match_labels
-from .journal import Journal
+from .journal import LOG_NAME, Journal
 from .model import initial_weights
 from .stage_run import StageRun
 
@@ -58,6 +58,8 @@ def train(config: Config, console: Console, *, resume: bool = False) -> Path:
     state = _read_checkpoint(config, resume)
     console.print(f"{data.describe()}; {devices.world} x {devices.device}; writing to {config.output_dir}")
     if state is None:
+        if devices.leads:
+            _set_aside(config.output_dir, console)
         weights, pretrained = initial_weights(config, len(data.train.class_names), console.print)
     else:
         weights, pretrained = state["frozen"] | state["model"], state["pretrained"]
@@ -264,6 +266,18 @@ def _read_checkpoint(config: Config, resume: bool) -> dict[str, Any] | None:
     if state["stage"] >= len(config.stages):
         raise ConfigError(f"{path} is of stage {state['stage'] + 1}, and this configuration has {len(config.stages)}")
     return state
+
+
+def _set_aside(folder: Path, console: Console) -> None:
+    """Move what an earlier training left there out of the way: its best weights are not this training's."""
+    found = [path for name in (LAST_NAME, BEST_NAME, FINAL_NAME, LOG_NAME) if (path := folder / name).is_file()]
+    if not found:
+        return
+    target = folder / "previous"
+    target.mkdir(exist_ok=True)
+    for path in found:
+        path.replace(target / path.name)
+    console.print(f"an earlier training of {folder} is now in {target}; --resume would have gone on with it")
 
 
 def _open_journal(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -202,6 +203,19 @@ def test_a_loss_that_is_not_finite_ends_with_what_was_trained(config_path: Path,
     assert "Traceback" not in done.stderr
     kept = load_weights(tmp_path / "last.pdparams")
     assert all(np.isfinite(value).all() for value in kept.values())
+
+
+def test_a_training_begun_again_leaves_the_earlier_one_aside(config_path: Path, trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(trained, out)
+    overrides = [f"Global.output_dir={out}", "Stages=[{name: whole, epochs: 0.25, batch_size: 12}]"]
+    overrides += ["DataLoader.Eval=null", "Global.eval_during_train=false"]
+    done = run("models.train", config_path, *(word for override in overrides for word in ("-o", override)))
+    assert done.returncode == 0, done.stderr
+    assert not (out / "best.pdparams").exists()
+    for name in ("best.pdparams", "final.pdparams", "last.pdparams", "train.jsonl"):
+        assert (out / "previous" / name).read_bytes() == (trained / name).read_bytes()
+    assert len(read_log(out, "step")) == 1
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(config_path: Path, trained: Path, tmp_path: Path) -> None:
