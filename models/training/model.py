@@ -88,11 +88,11 @@ def fit_weights(model: paddle.nn.Layer, weights: Weights, source: str) -> None:
     """
     for name, tensor in model.state_dict().items():
         if name not in weights:
-            raise ConfigError(f"{source}: {name} is missing; they are of another architecture than Arch describes")
+            raise ConfigError(f"{source}: {name} is missing: of another architecture than Arch describes")
         if tuple(weights[name].shape) != tuple(tensor.shape):
             raise ConfigError(
-                f"{source}: {name} has the shape {list(weights[name].shape)}, and Arch describes one of "
-                f"{list(tensor.shape)}: they are of another architecture"
+                f"{source}: {name} has the shape {list(weights[name].shape)}, not {list(tensor.shape)}: "
+                "of another architecture than Arch describes"
             )
     model.set_state_dict({name: weights[name] for name in model.state_dict()})
 
