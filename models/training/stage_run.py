@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -60,15 +61,13 @@ class StageRun:
         self._ema = Ema(self._model, config.ema_decay) if config.ema_decay is not None else None
         self._trunk = frozen_trunk(config, weights, stage.first_block, input_size) if stage.first_block else None
         self._criterion = [(term, build_loss(term)) for term in config.losses]
-        # Mixed precision needs a GPU; Paddle would only warn on a CPU, at every step.
+        # Mixed precision needs a GPU; on a CPU Paddle would only warn, at every step.
         self._amp = config.amp if devices.device.startswith("gpu") else None
         if self._amp is not None:
             self._scaler = paddle.amp.GradScaler(
                 init_loss_scaling=self._amp.scale_loss,
                 use_dynamic_loss_scaling=self._amp.use_dynamic_loss_scaling,
             )
-            if self._amp.level == "O2":
-                self._model, self._optimizer = paddle.amp.decorate(self._model, self._optimizer, level="O2")
         self._parallel = devices.parallel(self._model)
 
     @property
@@ -160,15 +159,27 @@ class StageRun:
     def _step_optimizer(self, total: paddle.Tensor) -> None:
         if self._amp is not None:
             self._scaler.scale(total).backward()
-            self._scaler.step(self._optimizer)
-            self._scaler.update()
         else:
             total.backward()
-            self._optimizer.step()
+        # The first step makes the optimizer's states. They are saved under names that must not depend on what other
+        # stages made before in this process, or a resumed process would look for others.
+        with paddle.utils.unique_name.guard():
+            if self._amp is not None:
+                self._scaler.step(self._optimizer)
+                self._scaler.update()
+            else:
+                self._optimizer.step()
         self._optimizer.clear_grad()
 
     def _mixed_precision(self) -> Any:
-        return paddle.amp.auto_cast(enable=self._amp is not None, level=self._amp.level if self._amp else "O1")
+        """Compute in half precision: at O1 what gains by it, at O2 what can be; the weights stay in full precision.
+
+        ``paddle.amp.decorate`` would halve the weights too, and averages and checkpoints of them would be coarse.
+        Without it O2 must not be kept in full precision by the weights (``use_promote``).
+        """
+        if self._amp is None:
+            return nullcontext()
+        return paddle.amp.auto_cast(level=self._amp.level, use_promote=False)
 
 
 def build_loss(term: LossTerm) -> paddle.nn.Layer:
