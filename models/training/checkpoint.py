@@ -7,37 +7,59 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import paddle
 
 from .config import ConfigError
+from .weight_files import WeightFileError, Weights, read_state
 
 LAST_NAME = "last.pdparams"
 BEST_NAME = "best.pdparams"
 FINAL_NAME = "final.pdparams"
 
-Weights = dict[str, npt.NDArray[Any]]
-
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Replace the checkpoint at ``path`` in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Replace the checkpoint at ``path`` in one step.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk; what was at ``path`` before is still there.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    paddle.save(state, str(temporary))
-    with temporary.open("rb") as stream:
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        paddle.save(state, str(temporary))
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read what :func:`save_checkpoint` wrote; arrays come as numpy."""
-    return paddle.load(str(path), return_numpy=True)
+    """Read what :func:`save_checkpoint` wrote, without running what the file may contain; arrays are read-only.
+
+    Raises:
+        ConfigError: there is no such file, or it is torn or something else. ``.pdparams`` may be left out.
+    """
+    found = next((one for one in (path, Path(f"{path}.pdparams")) if one.is_file()), None)
+    if found is None:
+        raise ConfigError(f"there is no file {path}")
+    try:
+        return read_state(found)
+    except (WeightFileError, OSError) as error:
+        raise ConfigError(f"{found} cannot be read: {error}") from error
 
 
 def trained_weights(folder: Path) -> Path:
-    """Give the weights to use of a training: the best of its evaluations, else the final ones."""
-    best, final = folder / BEST_NAME, folder / FINAL_NAME
-    return best if best.is_file() else final
+    """Give the weights to use of a training: the best of its evaluations, else the final ones.
+
+    Raises:
+        ConfigError: the training has not come so far.
+    """
+    for path in (folder / BEST_NAME, folder / FINAL_NAME):
+        if path.is_file():
+            return path
+    raise ConfigError(f"{folder} has neither {BEST_NAME} nor {FINAL_NAME}: train to the end, or name --weights")
 
 
 def load_weights(path: Path | str) -> Weights:
@@ -49,20 +71,21 @@ def load_weights(path: Path | str) -> Weights:
     Raises:
         ConfigError: there is no such file, or it holds something else.
     """
-    path = Path(path)
-    if not path.is_file() and path.with_name(path.name + ".pdparams").is_file():
-        path = path.with_name(path.name + ".pdparams")
-    if not path.is_file():
-        raise ConfigError(f"there are no weights at {path}: train first, or name another file")
-    try:
-        state = load_checkpoint(path)
-    except Exception as error:  # unpickling a torn file raises whatever its bytes happen to ask for
-        raise ConfigError(f"{path} cannot be read as weights ({type(error).__name__}: {error})") from error
-    if isinstance(state, dict) and "frozen" in state:
+    state = load_checkpoint(Path(path))
+    if "frozen" in state:
         return state["frozen"] | (state["ema"] or state["model"])
-    if not isinstance(state, dict) or not all(hasattr(value, "shape") for value in state.values()):
+    if not state or not all(hasattr(value, "shape") for value in state.values()):
         raise ConfigError(f"{path} holds no weights by name")
     return state
+
+
+def _sync(path: Path) -> None:
+    """See that a file, or a name in a folder, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def to_weights(layer: paddle.nn.Layer) -> Weights:

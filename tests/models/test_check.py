@@ -182,7 +182,7 @@ def test_problems_of_all_parts_come_together(config_path: Path, data: Path) -> N
     text = "\n".join(problems)
     assert "val.txt" in text
     assert "24 pictures do not fill a batch of 50" in text
-    assert "there are no weights at" in text
+    assert "there is no file" in text
     assert len(problems) == 4
 
 

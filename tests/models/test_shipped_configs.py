@@ -33,7 +33,7 @@ def photos(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         chosen = members[:PHOTOS]
         for member in chosen:
             tar.extract(member, folder, filter="data")
-    labels = np.linspace(0, CLASSES - 1, PHOTOS).astype(int)
+    labels = np.linspace(0, CLASSES - 1, PHOTOS // 2).astype(int).repeat(2)
     lines = [f"{member.name} {label}" for member, label in zip(chosen, labels, strict=True)]
     (folder / "list.txt").write_text("\n".join(lines), "utf-8")
     return folder
