@@ -51,15 +51,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def trained_weights(folder: Path) -> Path:
-    """Give the weights to use of a training: the best of its evaluations, else the final ones.
-
-    Raises:
-        ConfigError: the training has not come so far.
-    """
-    for path in (folder / BEST_NAME, folder / FINAL_NAME):
-        if path.is_file():
-            return path
-    raise ConfigError(f"{folder} has neither {BEST_NAME} nor {FINAL_NAME}: train to the end, or name --weights")
+    """Give the weights to use of a training: the best of its evaluations, else the final ones."""
+    best = folder / BEST_NAME
+    return best if best.is_file() else folder / FINAL_NAME
 
 
 def load_weights(path: Path | str) -> Weights:
