@@ -122,20 +122,16 @@ def read_cost(method: str) -> dict[str, float]:
 def baseline(title: str, pretrained: Path, *overrides: str) -> list[str]:
     """The network of the CE configuration before its first step: the mean over random heads."""
     from models.training.config_file import load_config
-    from models.training.data.datasets import load_datasets
-    from models.training.data.transforms import Transforms
-    from models.training.evaluation import eval_loaders, evaluate
+    from models.training.evaluation import evaluate, evaluated_size, open_evaluated
     from models.training.model import frozen_features, initial_weights
 
     figures = []
     for seed in range(RANDOM_HEADS):
         config = load_config(CONFIGS / "CE.yaml", [f"Arch.Backbone.pretrained={pretrained}", *overrides])
         paddle.seed(seed)
-        weights, _ = initial_weights(config, len(METHODS), lambda _: None)
-        query, gallery = (load_datasets(part.datasets) for part in eval_loaders(config))
-        size = Transforms.from_ops(eval_loaders(config)[0].transform_ops).size
-        encode = frozen_features(config, weights, 0, (3, *size))
-        figures.append(evaluate(config, encode, query, gallery).to_json())
+        weights, _ = initial_weights(config, config.class_num or 1, lambda _: None)
+        encode = frozen_features(config, weights, evaluated_size(config))
+        figures.append(evaluate(config, encode, *open_evaluated(config)).to_json())
     return row(title, {key: float(np.mean([one[key] for one in figures])) for key in SHOWN})
 
 

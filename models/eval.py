@@ -85,17 +85,13 @@ def evaluate_all(
         FloatingPointError: a network's features are not finite.
     """
     from models.training.config import ConfigError
-    from models.training.data.datasets import load_datasets
-    from models.training.evaluation import encode_both, eval_loaders, match_labels, measure, same_pictures
+    from models.training.evaluation import encode_both, match_labels, measure, open_evaluated, same_pictures
     from models.training.reports.neighbours import find_neighbours, plot_neighbours
 
     names = [candidate.name for candidate in candidates]
     if len(set(names)) < len(names):
         raise ConfigError(f"several models are called {max(names, key=names.count)!r}: name them with NAME=PATH")
-    parts = eval_loaders(config)
-    # Retrieval may be measured on classes that training never saw, so they are matched by name and not numbered.
-    gallery = load_datasets(parts[1].datasets)
-    query = gallery if parts[0].datasets == parts[1].datasets else load_datasets(parts[0].datasets)
+    query, gallery = open_evaluated(config)
     labels = match_labels(config, query, gallery)
     encoders = [candidate.load() for candidate in candidates]  # all of them before anything takes time
     evaluations = {}
@@ -163,17 +159,13 @@ def _folders(config: Config, wanted: Sequence[str]) -> list[Candidate]:
 
 def _load_weights(config: Config, path: Path) -> EncodeDataset:
     from models.training.checkpoint import load_weights
-    from models.training.config import ConfigError
-    from models.training.data.transforms import Transforms
     from models.training.devices import start_devices
-    from models.training.evaluation import eval_loaders, network_encoder
+    from models.training.evaluation import evaluated_size, network_encoder
     from models.training.model import frozen_features
 
-    sizes = {Transforms.from_ops(part.transform_ops).size for part in eval_loaders(config)}
-    if len(sizes) > 1:
-        raise ConfigError(f"DataLoader.Eval: queries and gallery must have one size, not {sorted(sizes)}")
+    size = evaluated_size(config)
     start_devices(config.device)
-    return network_encoder(config, frozen_features(config, load_weights(path), shape=(3, *sizes.pop())))
+    return network_encoder(config, frozen_features(config, load_weights(path), size, source=str(path)))
 
 
 def _named(text: str) -> tuple[str, Path]:

@@ -32,6 +32,7 @@ def main(
     """
     _tune_cpu()
     # Imported here, so that --help does not wait for Paddle.
+    from models.inference import ModelError
     from models.training.check import check as check_config
     from models.training.config import ConfigError
     from models.training.config_file import load_config
@@ -48,11 +49,11 @@ def main(
             check_config(settings, console)
         else:
             train(settings, console, resume=resume)
-    except (ConfigError, DatasetError, PretrainedError, FloatingPointError, OSError) as error:
+    except (ConfigError, DatasetError, ModelError, PretrainedError, FloatingPointError, OSError) as error:
         console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
     except Interrupted as error:
-        console.print(str(error))
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
 
 

@@ -20,5 +20,7 @@ LOSSES: dict[str, type[nn.Layer]] = {
     "SimilarityPreservingLoss": SimilarityPreservingLoss,
 }
 """By their names in ``Loss.Train``."""
+NEED_LOGITS = ("CELoss", "DSHSDLoss")
+"""The names of those that take the outputs of a head."""
 
-__all__ = ["LOSSES", "CELoss", "DCHLoss", "DSHSDLoss", "LCDSHLoss", "SimilarityPreservingLoss"]
+__all__ = ["LOSSES", "NEED_LOGITS", "CELoss", "DCHLoss", "DSHSDLoss", "LCDSHLoss", "SimilarityPreservingLoss"]

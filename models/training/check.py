@@ -182,10 +182,7 @@ class _Trial:
             output = model(paddle.to_tensor(few.views), paddle.to_tensor(few.labels))
             output = output if isinstance(output, dict) else {"features": output}
             for term in self._config.losses:
-                try:
-                    value = float(evaluate_loss(build_loss(term), output, few))
-                except ValueError as error:
-                    raise ConfigError(f"Loss.Train: {term.name}: {error}") from None
+                value = float(evaluate_loss(build_loss(term), output, few))
                 if not math.isfinite(value):
                     raise ConfigError(f"Loss.Train: {term.name} is {value} for the first pictures")
 

@@ -153,7 +153,7 @@ def _remarks(config: Config, plan: Plan) -> list[str]:
     for name in ("last.pdparams", "train.jsonl"):
         if (config.output_dir / name).is_file() and config.checkpoints is None:
             remarks.append(
-                f"{config.output_dir} holds an earlier training: --resume goes on with it, else it is moved to previous/"
+                f"{config.output_dir} holds an earlier training: --resume goes on with it, else it moves to previous/"
             )
             break
     return remarks

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from models.inference import Hasher, pack_bits
 
 from .config import Config, ConfigError, LoaderConfig
-from .data.datasets import Dataset
+from .data.datasets import Dataset, load_datasets
 from .data.errors import DatasetError
 from .data.loader import batches
 from .data.transforms import Transforms
@@ -24,6 +24,7 @@ Progress = Callable[[str, int, int], None]
 EncodeDataset = Callable[[LoaderConfig, Dataset, Callable[[int], None]], Codes]
 
 _HASHED_AT_ONCE = 32
+_CACHE_BYTES = 256 << 20  # an evaluation reads its pictures once
 
 
 def evaluate(
@@ -131,6 +132,33 @@ def eval_loaders(config: Config) -> tuple[LoaderConfig, LoaderConfig]:
             "DataLoader.Eval.Query and DataLoader.Eval.Gallery say what to evaluate on, and one is missing"
         )
     return config.query, config.gallery
+
+
+def open_evaluated(config: Config) -> tuple[Dataset, Dataset]:
+    """Open queries and gallery, once where they are the same pictures.
+
+    Raises:
+        ConfigError: the configuration has no ``DataLoader.Eval``, or one that cannot be used.
+        DatasetError: something is missing or not as described.
+    """
+    # Retrieval may be measured on classes that training never saw, so they are matched by name and not numbered.
+    parts = eval_loaders(config)
+    gallery = load_datasets(parts[1].datasets, cache_bytes=_CACHE_BYTES)
+    if parts[0].datasets == parts[1].datasets:
+        return gallery, gallery
+    return load_datasets(parts[0].datasets, cache_bytes=_CACHE_BYTES), gallery
+
+
+def evaluated_size(config: Config) -> tuple[int, int]:
+    """Give the (height, width) of the pictures that are evaluated.
+
+    Raises:
+        ConfigError: queries and gallery have different ones.
+    """
+    sizes = [Transforms.from_ops(part.transform_ops).size for part in eval_loaders(config)]
+    if sizes[0] != sizes[1]:
+        raise ConfigError(f"DataLoader.Eval: queries are of {list(sizes[0])}, and the gallery of {list(sizes[1])}")
+    return sizes[0]
 
 
 def match_labels(

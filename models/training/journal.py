@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -28,16 +29,26 @@ class Journal:
         folder: where ``train.jsonl`` and ``curves.png`` go.
         console: where progress is shown: live on a terminal, else a line every ``print_batch_step`` steps.
         total_steps: of all stages together.
+        completed_steps: of them, those that an earlier run took.
         print_batch_step: see ``console``.
         done: (stage, step) that the training goes on from; later records of the log are cut off.
+
+    Raises:
+        OSError: the folder cannot be written to.
     """
 
     def __init__(
-        self, folder: Path, console: Console, total_steps: int, print_batch_step: int, done: tuple[int, int] = (0, 0)
+        self,
+        folder: Path,
+        console: Console,
+        total_steps: int,
+        completed_steps: int,
+        print_batch_step: int,
+        done: tuple[int, int],
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / LOG_NAME
-        self._curves = folder / CURVES_NAME
+        self._curves: Path | None = folder / CURVES_NAME
         self._console = console
         self._print_batch_step = print_batch_step
         self._rows: list[dict[str, Any]] = []
@@ -45,20 +56,17 @@ class Journal:
         self._steps = 0
         self._pictures = 0
         self._epoch_started = time.monotonic()
-        kept = cut_log(self._path, done) if done != (0, 0) else []
-        if not kept:
-            self._path.write_text("", "utf-8")
-        completed = sum(record["event"] == "step" for record in kept)
+        cut_log(self._path, done)
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[status]}"),
+            TextColumn("{task.fields[status]}", markup=False),
             console=console,
         )
-        self._task = self._progress.add_task("", total=total_steps, completed=completed, status="")
+        self._task = self._progress.add_task("", total=total_steps, completed=completed_steps, status="")
         self._live: Live | None = None
 
     @contextmanager
@@ -108,11 +116,14 @@ class Journal:
         self._draw()
 
     def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        self._log.write(json.dumps(record) + "\n")
-        self._log.flush()
+        try:
+            self._log.write(json.dumps(record) + "\n")
+            self._log.flush()
+        except OSError as error:
+            raise OSError(f"{self._path} cannot be written: {error.strerror or error}") from error
 
     def _render(self) -> Group:
         if not self._rows:
@@ -120,11 +131,17 @@ class Journal:
         names = list(dict.fromkeys(name for row in self._rows for name in row))
         table = Table(*names)
         for row in self._rows[-_SHOWN_ROWS:]:
-            table.add_row(*(row.get(name, "") for name in names))
+            table.add_row(*(escape(row.get(name, "")) for name in names))
         return Group(table, self._progress)
 
     def _draw(self) -> None:
-        # Matplotlib takes a second to import; nothing but this needs it.
-        from .reports.plots import plot_training
+        if self._curves is None:
+            return
+        try:
+            # Matplotlib takes a second to import; nothing but this needs it.
+            from .reports.plots import plot_training
 
-        plot_training(self._path, self._curves)
+            plot_training(self._path, self._curves)
+        except (ImportError, OSError) as error:  # no reason to end a training
+            self._say(f"{self._curves} is not drawn: {error}; `make install` installs what draws")
+            self._curves = None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,16 @@ import paddle
 from rich.console import Console
 
 from .checkpoint import BEST_NAME, FINAL_NAME, LAST_NAME, load_checkpoint, save_checkpoint
-from .config import Config, ConfigError, LoaderConfig, Stage
+from .config import Config, ConfigError, Stage
 from .data.datasets import Dataset, DatasetError, load_datasets
 from .data.loader import Batch, batches
 from .data.samplers import epoch_batches
 from .data.transforms import Transforms
 from .devices import Devices, start_devices
-from .evaluation import evaluate, match_labels
-from .journal import LOG_NAME, Journal
-from .model import initial_weights
+from .evaluation import evaluate, evaluated_size, match_labels, open_evaluated
+from .journal import CURVES_NAME, LOG_NAME, Journal
+from .model import build_model, fit_weights, initial_weights
 from .stage_run import StageRun
-
-_EVALUATION_CACHE_BYTES = 256 << 20
 
 
 class Interrupted(Exception):
@@ -41,7 +40,7 @@ def train(config: Config, console: Console, *, resume: bool = False) -> Path:
     Args:
         config: what to train.
         console: where progress goes.
-        resume: go on from ``output_dir/last.pdparams`` if it is there.
+        resume: go on from ``output_dir/last.pdparams`` if it is there, else from ``Global.checkpoints`` if it is set.
 
     Returns:
         The path of the final weights.
@@ -49,29 +48,32 @@ def train(config: Config, console: Console, *, resume: bool = False) -> Path:
     Raises:
         Interrupted: after SIGINT or SIGTERM, with a checkpoint written.
         FloatingPointError: the loss became infinite or undefined; the last checkpoint is kept.
-        ConfigError, DatasetError, PretrainedError: something that the configuration names cannot be used.
+        ConfigError, DatasetError, ModelError, PretrainedError: something that the configuration names cannot be used.
+        OSError: something cannot be written; the last checkpoint is kept.
     """
     devices = start_devices(config.device)
     console = console if devices.leads else Console(quiet=True)
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     paddle.seed(config.seed)
     data = Data.load(config, devices)
-    state = _read_checkpoint(config, resume)
-    console.print(f"{data.describe()}; {devices.world} x {devices.device}; writing to {config.output_dir}")
+    epoch_steps = [data.epoch_steps(stage) for stage in config.stages]
+    begun = _checkpoint_path(config, resume)
+    state = None if begun is None else _read_checkpoint(config, begun, data.class_num)
+    say(f"{data.describe()}; {devices.world} x {devices.device}; writing to {config.output_dir}")
     if state is None:
-        if devices.leads:
-            _set_aside(config.output_dir, console)
-        weights, pretrained = initial_weights(config, len(data.train.class_names), console.print)
+        weights, pretrained = initial_weights(config, data.class_num, say)
     else:
         weights, pretrained = state["frozen"] | state["model"], state["pretrained"]
-        console.print(f"going on from step {state['step']} of stage {config.stages[state['stage']].name}")
-    first = state["stage"] if state else 0
-    journal = _open_journal(config, data, devices, console, state)
+        say(f"going on from step {state['step']} of stage {config.stages[state['stage']].name}, as {begun} has it")
+    devices.wait()  # until all have read what may be moved now
+    if devices.leads and (begun is None or begun.parent.resolve() != config.output_dir.resolve()):
+        _set_aside(config.output_dir, say)
+    journal = _open_journal(config, epoch_steps, console, state) if devices.leads else None
     with journal.open() if journal else nullcontext(), _stop_on_signal() as stopped:
-        progress = Progress(config, data, devices, journal, stopped, pretrained, state["best"] if state else None)
-        for number in range(first, len(config.stages)):
-            steps = data.epoch_steps(config.stages[number])
-            shape = data.transforms.preprocessing.input_size
-            run = StageRun(config, number, weights, pretrained, devices, steps, data.class_num, shape)
+        progress = Progress(config, data, devices, journal, stopped, pretrained, state)
+        for number in range(state["stage"] if state else 0, len(config.stages)):
+            size = data.transforms.size
+            run = StageRun(config, number, weights, pretrained, devices, epoch_steps[number], data.class_num, size)
             if state is not None:
                 run.restore(state)
                 state = None
@@ -80,7 +82,7 @@ def train(config: Config, console: Console, *, resume: bool = False) -> Path:
     path = config.output_dir / FINAL_NAME
     if devices.leads:
         save_checkpoint(path, weights)
-        console.print(f"wrote {path}")
+        say(f"wrote {path}")
     devices.wait()
     return path
 
@@ -98,17 +100,14 @@ class Data:
 
     @classmethod
     def load(cls, config: Config, devices: Devices) -> Data:
-        """Open what ``DataLoader`` names."""
-
-        def evaluated(loader: LoaderConfig | None) -> Dataset | None:
-            # Their classes may be others than those trained on, and their pictures are read once an evaluation.
-            return None if loader is None else load_datasets(loader.datasets, cache_bytes=_EVALUATION_CACHE_BYTES)
-
+        """Open what ``DataLoader`` names, and see that it can be evaluated on, rather now than after an epoch."""
         train = load_datasets(config.train.datasets, config.class_num)
         transforms = Transforms.from_ops(config.train.transform_ops)
-        query, gallery = evaluated(config.query), evaluated(config.gallery)
-        if query is not None and gallery is not None:
-            match_labels(config, query, gallery)  # rather now than after the first epoch
+        query = gallery = None
+        if config.query is not None and config.gallery is not None:
+            query, gallery = open_evaluated(config)
+            match_labels(config, query, gallery)
+            evaluated_size(config)
         return cls(config, devices, train, transforms, query, gallery)
 
     @property
@@ -125,12 +124,7 @@ class Data:
 
     def epoch_steps(self, stage: Stage) -> int:
         """Count the steps of an epoch, equally many on each device."""
-        steps = len(self._indexes(stage, (0,)))
-        if steps == 0:
-            raise DatasetError(
-                f"{len(self.train)} pictures do not fill a batch of {stage.batch_size}: lower batch_size"
-            )
-        return steps
+        return len(self._indexes(stage, (0,)))
 
     def batches_from(self, run: StageRun) -> Iterator[Batch]:
         """Batches from the run's step on, epoch after epoch, each in an order and with views of its own."""
@@ -161,7 +155,7 @@ class Progress:
         journal: Journal | None,
         stopped: list[int],
         pretrained: list[str],
-        best: float | None,
+        state: dict[str, Any] | None,
     ) -> None:
         self._config = config
         self._data = data
@@ -169,72 +163,119 @@ class Progress:
         self._journal = journal
         self._stopped = stopped
         self._pretrained = pretrained
-        self._best = best
+        # Where the best weights are not here any more, the best of those to come are wanted.
+        has_best = state is not None and (config.output_dir / BEST_NAME).is_file()
+        self._best: float | None = state["best"] if has_best else None
+        self._epoch_closed: bool = state["epoch_closed"] if state else True
         self._saved_at = time.monotonic()
 
     def train_stage(self, run: StageRun) -> None:
-        """Train a stage to its end."""
-        for batch in self._data.batches_from(run):
-            if run.done:  # resumed after its last step
-                return
-            try:
-                figures, stop = run.train_on(batch, bool(self._stopped))
-                if self._journal is not None:
-                    self._journal.step(self._place(run), figures, len(batch.labels) * self._devices.world)
+        """Train a stage to its end; what is trained when something fails is kept."""
+        try:
+            if not self._epoch_closed:  # it was stopped while it evaluated
                 self._after_step(run)
-            except FloatingPointError as error:
-                raise FloatingPointError(f"{error}; {self._rescue(run)}") from None
+            self._take_steps(run)
+        except Interrupted:
+            self._save(run)
+            raise Interrupted(f"stopped at step {run.step} of stage {run.stage.name}; go on with --resume") from None
+        except FloatingPointError as error:
+            # The steps that led here may have spoilt the weights already: an earlier checkpoint is the better one.
+            kept = self._keep(run, if_there_is_none=True)
+            what = f"{kept}; lower Optimizer.lr.learning_rate, or set Optimizer.clip_norm_global"
+            raise FloatingPointError(f"{error}{what}") from None
+        except (ConfigError, DatasetError) as error:
+            raise type(error)(f"{error}{self._keep(run)}") from error
+
+    def _take_steps(self, run: StageRun) -> None:
+        if run.done:  # resumed after its last step
+            return
+        for batch in self._data.batches_from(run):
+            figures, stop = run.train_on(batch, bool(self._stopped))
+            if self._journal is not None:
+                self._journal.step(self._place(run), figures, len(batch.labels) * self._devices.world)
+            self._after_step(run)
             if stop:
-                self._save(run)
-                raise Interrupted(f"stopped at step {run.step} of stage {run.stage.name}; go on with --resume")
+                raise Interrupted
             if run.done:
                 return
 
     def _after_step(self, run: StageRun) -> None:
         """Evaluate and save where it is time to."""
-        epoch, rest = divmod(run.step, run.epoch_steps)
-        if rest == 0 or run.done:
-            wanted = self._config.eval_during_train and epoch % self._config.eval_interval == 0
-            metrics = self._evaluate(run) if wanted or run.done else None
-            if self._journal is not None:
-                self._journal.epoch(self._place(run), metrics)
-            self._devices.wait()
-        if self._config.save_interval and rest == 0 and epoch % self._config.save_interval == 0 and self._devices.leads:
-            name = f"epoch_{epoch}" if len(self._config.stages) == 1 else f"{run.stage.name}_epoch_{epoch}"
-            save_checkpoint(self._config.output_dir / f"{name}.pdparams", run.weights())
+        if run.step % run.epoch_steps == 0 or run.done:
+            self._epoch_closed = False
+            self._close_epoch(run)
+            self._epoch_closed = True
         if run.done or time.monotonic() - self._saved_at > self._config.save_interval_s:
             self._save(run)
 
+    def _close_epoch(self, run: StageRun) -> None:
+        epoch, rest = divmod(run.step, run.epoch_steps)
+        wanted = self._config.eval_during_train and epoch % self._config.eval_interval == 0
+        metrics = self._evaluate(run) if wanted or run.done else None
+        if self._journal is not None:
+            self._journal.epoch(self._place(run), metrics)
+        if self._config.save_interval and rest == 0 and epoch % self._config.save_interval == 0 and self._devices.leads:
+            name = f"epoch_{epoch}" if len(self._config.stages) == 1 else f"{run.stage.name}_epoch_{epoch}"
+            save_checkpoint(self._config.output_dir / f"{name}.pdparams", run.weights())
+
     def _evaluate(self, run: StageRun) -> dict[str, float] | None:
-        """Measure the network as it is now, and keep its weights if it is the best so far."""
+        """Measure the network as it is now, and keep its weights if it is the best so far; the first process does it.
+
+        Raises:
+            Interrupted: a process was asked to stop meanwhile.
+        """
         query, gallery = self._data.query, self._data.gallery
-        if not self._devices.leads or query is None or gallery is None:
+        if query is None or gallery is None:
             return None
-        transforms = Transforms.from_ops(self._config.query.transform_ops)
-        encode = run.encoder(transforms.preprocessing.input_size)
+        if not self._devices.leads:
+            while not self._meet():
+                pass
+            return None
+        network = run.encoder(evaluated_size(self._config))
+
+        def encode(views: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+            self._meet()
+            return network(views)
+
         metrics = evaluate(self._config, encode, query, gallery).figures()
-        score = metrics["mAP"]
-        if self._best is None or score > self._best:
-            self._best = score
+        self._meet(done=True)
+        if self._best is None or metrics["mAP"] > self._best:
+            self._best = metrics["mAP"]
             save_checkpoint(self._config.output_dir / BEST_NAME, run.weights())
         return metrics
+
+    def _meet(self, done: bool = False) -> bool:
+        """Meet the other processes during an evaluation: gloo gives up on one that is silent for 30 seconds.
+
+        Args:
+            done: whether it is done, as the first process knows.
+
+        Returns:
+            Whether it is done.
+
+        Raises:
+            Interrupted: one of them was asked to stop.
+        """
+        ended, stop = self._devices.mean([float(done), float(bool(self._stopped))])
+        if stop > 0:
+            raise Interrupted
+        return ended > 0
 
     def _save(self, run: StageRun) -> None:
         if not run.is_finite():  # and better the checkpoint before than a broken one
             raise FloatingPointError(f"weights became infinite or undefined at step {run.step} of {run.stage.name}")
         self._saved_at = time.monotonic()
         if self._devices.leads:
-            state = run.state() | {"pretrained": self._pretrained, "best": self._best}
-            save_checkpoint(self._config.output_dir / LAST_NAME, state)
+            own = {"pretrained": self._pretrained, "best": self._best, "epoch_closed": self._epoch_closed}
+            save_checkpoint(self._config.output_dir / LAST_NAME, run.state() | own)
 
-    def _rescue(self, run: StageRun) -> str:
-        """See that a checkpoint is left behind after the loss went wrong, and say what to do."""
+    def _keep(self, run: StageRun, if_there_is_none: bool = False) -> str:
+        """See that a checkpoint is left behind after something went wrong, and say where."""
         path = self._config.output_dir / LAST_NAME
-        # The steps that led here may have spoilt the weights already: an earlier checkpoint is the better one.
-        if self._devices.leads and not path.is_file() and run.is_finite():
+        is_wanted = self._devices.leads and run.number + run.step > 0 and run.is_finite()
+        if is_wanted and not (if_there_is_none and path.is_file()):
             self._save(run)
-        kept = f"what was trained before is in {path}; " if path.is_file() else ""
-        return f"{kept}lower Optimizer.lr.learning_rate, or set Optimizer.clip_norm_global"
+        return f"; what was trained before is in {path}" if path.is_file() else ""
 
     def _place(self, run: StageRun) -> dict[str, Any]:
         return {
@@ -245,58 +286,66 @@ class Progress:
         }
 
 
-def _read_checkpoint(config: Config, resume: bool) -> dict[str, Any] | None:
-    """Read the checkpoint that the training goes on from, or None to begin.
+def _checkpoint_path(config: Config, resume: bool) -> Path | None:
+    """Find the checkpoint to go on from, or None to begin: to resume, a later one goes before where it went on from."""
+    last = config.output_dir / LAST_NAME
+    return last if resume and last.is_file() else config.checkpoints
+
+
+def _read_checkpoint(config: Config, path: Path, class_num: int) -> dict[str, Any]:
+    """Read the checkpoint that the training goes on from.
 
     Raises:
-        ConfigError: it is not one, or of a configuration with fewer stages.
+        ConfigError: it is not one, or of another architecture, or of a configuration with more stages.
     """
-    path = config.checkpoints
-    if path is None:
-        path = config.output_dir / LAST_NAME
-        if not resume or not path.is_file():
-            return None
-    if not path.is_file() and path.with_name(path.name + ".pdparams").is_file():
-        path = path.with_name(path.name + ".pdparams")
-    if not path.is_file():
-        raise ConfigError(f"Global.checkpoints: there is no {path}")
     state = load_checkpoint(path)
-    if not isinstance(state, dict) or "optimizer" not in state:
+    if "optimizer" not in state:
         raise ConfigError(f"{path} holds weights only; to start from them set Global.pretrained_model instead")
     if state["stage"] >= len(config.stages):
         raise ConfigError(f"{path} is of stage {state['stage'] + 1}, and this configuration has {len(config.stages)}")
+    fit_weights(build_model(config, class_num), state["frozen"] | state["model"], str(path))
     return state
 
 
-def _set_aside(folder: Path, console: Console) -> None:
+def _set_aside(folder: Path, say: Callable[[str], Any]) -> None:
     """Move what an earlier training left there out of the way: its best weights are not this training's."""
-    found = [path for name in (LAST_NAME, BEST_NAME, FINAL_NAME, LOG_NAME) if (path := folder / name).is_file()]
+    found = _written(folder)
     if not found:
         return
     target = folder / "previous"
     target.mkdir(exist_ok=True)
+    for path in _written(target):
+        path.unlink()
     for path in found:
         path.replace(target / path.name)
-    console.print(f"an earlier training of {folder} is now in {target}; --resume would have gone on with it")
+    say(f"an earlier training of {folder} is now in {target}; --resume would have gone on with it")
+
+
+def _written(folder: Path) -> list[Path]:
+    """List what a training wrote to a folder."""
+    names = (LAST_NAME, BEST_NAME, FINAL_NAME, LOG_NAME, CURVES_NAME)
+    return [*(path for name in names if (path := folder / name).is_file()), *folder.glob("*epoch_*.pdparams")]
 
 
 def _open_journal(
-    config: Config, data: Data, devices: Devices, console: Console, state: dict[str, Any] | None
-) -> Journal | None:
-    if not devices.leads:
-        return None
-    total = sum(max(1, round(stage.epochs * data.epoch_steps(stage))) for stage in config.stages)
-    done = (state["stage"], state["step"]) if state else (0, 0)
-    return Journal(config.output_dir, console, total, config.print_batch_step, done)
+    config: Config, epoch_steps: Sequence[int], console: Console, state: dict[str, Any] | None
+) -> Journal:
+    totals = [max(1, round(stage.epochs * steps)) for stage, steps in zip(config.stages, epoch_steps, strict=True)]
+    stage, step = (state["stage"], state["step"]) if state else (0, 0)
+    completed = sum(totals[:stage]) + step
+    return Journal(config.output_dir, console, sum(totals), completed, config.print_batch_step, (stage, step))
 
 
 @contextmanager
 def _stop_on_signal() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying in the middle of a step; a second one does stop at once."""
+    """Collect SIGINT and SIGTERM instead of dying in the middle of a step; a second SIGINT does stop at once.
+
+    SIGTERM is collected however often it comes: the launcher of several processes repeats it within a second.
+    """
     received: list[int] = []
 
     def receive(number: int, _: object) -> None:
-        if received:
+        if number == signal.SIGINT and number in received:
             raise KeyboardInterrupt
         received.append(number)
 

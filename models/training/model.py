@@ -117,21 +117,36 @@ def frozen_trunk(config: Config, weights: Weights, first_block: int, size: tuple
     return freeze(Trunk(backbone, first_block), (3, *size))
 
 
-def frozen_features(
-    config: Config, weights: Weights, first_block: int = 0, shape: tuple[int, int, int] = (3, 224, 224)
-) -> Encode:
-    """Put backbone and neck on Paddle Inference: inputs float32 (B, *shape) to features (B, bits).
+def frozen_features(config: Config, weights: Weights, size: tuple[int, int], source: str = "the weights") -> Encode:
+    """Put backbone and neck on Paddle Inference: pictures float32 (B, 3, height, width) to features (B, bits).
 
     Args:
         config: the training.
         weights: of the whole network.
-        first_block: the input is the map of the block before it.
-        shape: channels, height and width of the input.
+        size: (height, width) of the pictures.
+        source: where the weights come from, for messages.
+
+    Raises:
+        ConfigError: the weights are of another architecture, or it does not take pictures of this size.
     """
-    model = build_model(config, class_num=1, first_block=first_block)
+    model = build_code_model(config, weights, source)
+    try:
+        return freeze(model, (3, *size))
+    except ValueError as error:
+        raise ConfigError(f"pictures of {size[0]} x {size[1]} pixels: {error}") from error
+
+
+def build_code_model(config: Config, weights: Weights, source: str = "the weights") -> nets.RecModel:
+    """Make what codes are made with: the network without its head, with weights, in evaluation mode.
+
+    Raises:
+        ConfigError: the weights are of another architecture.
+    """
+    model = build_model(config, class_num=1)
     model.head = None
-    fit_weights(model, weights, "the weights")
-    return freeze(model, shape)
+    fit_weights(model, weights, source)
+    model.eval()
+    return model
 
 
 def freeze(layer: paddle.nn.Layer, shape: tuple[int, int, int]) -> Encode:

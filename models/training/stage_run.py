@@ -55,6 +55,9 @@ class StageRun:
         self._model = build_model(config, class_num, stage.first_block)
         fit_weights(self._model, weights, "the network")
         self._model.train()
+        if self._model.head is not None and not any(term.name in losses.NEED_LOGITS for term in config.losses):
+            for parameter in self._model.head.parameters():
+                parameter.stop_gradient = True  # processes would wait for its gradient, which never comes
         self._frozen = {name: value for name, value in weights.items() if name not in self._model.state_dict()}
         self._schedule = build_schedule(stage.optimizer.schedule, epoch_steps, self.total_steps)
         self._optimizer = build_optimizer(stage.optimizer, self._schedule, self._model, pretrained)
@@ -83,6 +86,7 @@ class StageRun:
             "frozen": self._frozen,
             "model": self._model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
+            "recipe": self._recipe(),
             "schedule": self._schedule.state_dict(),
             "scaler": self._scaler.state_dict() if self._amp is not None else {},
             "ema": self._ema.average if self._ema else {},
@@ -93,8 +97,13 @@ class StageRun:
         """Go on from what :meth:`state` gave.
 
         Raises:
-            ConfigError: it is of another network.
+            ConfigError: it is of another stage.
         """
+        if state["recipe"] != self._recipe():
+            raise ConfigError(
+                f"the checkpoint is of a stage with {state['recipe']}, and {self.stage.name} is one with "
+                f"{self._recipe()}: go on as it began, or set Global.pretrained_model to begin with its weights"
+            )
         fit_weights(self._model, state["model"], "the checkpoint")
         self.step = int(state["step"])
         self._optimizer.set_state_dict(state["optimizer"])
@@ -110,7 +119,7 @@ class StageRun:
 
     def encoder(self, size: tuple[int, int]) -> Encode:
         """Freeze the network as it is now: pictures float32 (B, 3, H, W) to features (B, bits)."""
-        return frozen_features(self._config, self.weights(), 0, (3, *size))
+        return frozen_features(self._config, self.weights(), size)
 
     def train_on(self, batch: Batch, stopped: bool = False) -> tuple[dict[str, float], bool]:
         """Take one optimiser step.
@@ -127,10 +136,8 @@ class StageRun:
         """
         # Dropout draws from this: a resumed training has to draw the same.
         paddle.seed(hash_seed(self._config.seed, self.number, self.step, self._devices.rank))
-        views = self._trunk(batch.views) if self._trunk else batch.views
-        with self._mixed_precision():
-            output = self._forward(paddle.to_tensor(views), paddle.to_tensor(batch.labels))
-        # Outside: inner products of long features overflow in half precision.
+        output = self._forward(batch)
+        # Outside of mixed precision: inner products of long features overflow in half precision.
         parts = {term.name: term.weight * evaluate_loss(loss, output, batch) for term, loss in self._criterion}
         total = sum(parts.values())
         figures = {"loss": float(total)} | {name: float(value) for name, value in parts.items()}
@@ -152,8 +159,18 @@ class StageRun:
         """Whether no weight has become infinite or undefined."""
         return all(bool(paddle.isfinite(tensor).all()) for tensor in self._model.parameters())
 
-    def _forward(self, views: paddle.Tensor, labels: paddle.Tensor) -> dict[str, paddle.Tensor]:
-        output = self._parallel(views, labels)
+    def _recipe(self) -> str:
+        """What the states of the optimiser depend on."""
+        return f"{self.stage.optimizer.name} from block {self.stage.first_block} on"
+
+    def _forward(self, batch: Batch) -> dict[str, paddle.Tensor]:
+        views = self._trunk(batch.views) if self._trunk else batch.views
+        try:
+            with self._mixed_precision():
+                output = self._parallel(paddle.to_tensor(views), paddle.to_tensor(batch.labels))
+        except ValueError as error:
+            height, width = batch.views.shape[2:]
+            raise ConfigError(f"DataLoader.Train: pictures of {height} x {width} pixels: {error}") from error
         return output if isinstance(output, dict) else {"features": output}
 
     def _step_optimizer(self, total: paddle.Tensor) -> None:
@@ -197,11 +214,18 @@ def build_loss(term: LossTerm) -> paddle.nn.Layer:
 
 
 def evaluate_loss(loss: paddle.nn.Layer, output: dict[str, paddle.Tensor], batch: Batch) -> paddle.Tensor:
-    """Apply a loss to the network's output for a batch, in float32 whatever the network computed in."""
+    """Apply a loss to the network's output for a batch, in float32 whatever the network computed in.
+
+    Raises:
+        ConfigError: it does not take them, such as a label that is out of its range.
+    """
     output = {name: tensor.astype("float32") for name, tensor in output.items()}
-    if isinstance(loss, losses.SimilarityPreservingLoss):
-        return loss(output, paddle.to_tensor(batch.teacher), paddle.to_tensor(batch.teacher_group))
-    return loss(output, paddle.to_tensor(batch.labels))
+    try:
+        if isinstance(loss, losses.SimilarityPreservingLoss):
+            return loss(output, paddle.to_tensor(batch.teacher), paddle.to_tensor(batch.teacher_group))
+        return loss(output, paddle.to_tensor(batch.labels))
+    except ValueError as error:
+        raise ConfigError(f"Loss.Train: {type(loss).__name__}: {error}") from error
 
 
 def hash_seed(*numbers: int) -> int:

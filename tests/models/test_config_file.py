@@ -742,6 +742,15 @@ def test_a_pk_sampler_says_how_many_of_each_class(write: Any) -> None:
     assert "sample_per_id: is missing" in problems(path, sampler.replace(", sample_per_id: 4", ""))[0]
 
 
+def test_a_warm_up_rises(write: Any) -> None:
+    path = write(PPSHITU)
+    (found,) = problems(path, "Optimizer.lr.warmup_start_lr=0.04")
+    assert "Optimizer.lr.warmup_start_lr: the warm-up must rise to the learning rate, and goes from 0.04 to" in found
+    pieces = "Optimizer.lr={name: Piecewise, decay_epochs: [20], values: [0, 0.1], warmup_epoch: 1}"
+    assert "warmup_epoch: the warm-up must rise" in problems(path, pieces)[0]
+    assert load_config(path, [pieces.replace("[0, ", "[0.2, ")]).stages[0].optimizer.schedule.warmup_epoch == 1
+
+
 def test_rates_and_decay_epochs_rise_and_match(write: Any) -> None:
     path = write(DCH)
     lr = "Optimizer.lr={name: Piecewise, decay_epochs: [20, 10], values: [0.1, 0.01, 0.001]}"

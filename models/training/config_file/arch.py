@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.losses import LOSSES
+from models.losses import LOSSES, NEED_LOGITS
 from models.nets import NETS
 from models.yaml_tree import Node
 
@@ -28,7 +28,6 @@ from .fields import (
 NECKS = ("FC", "Tanh")
 HEADS = ("CosMargin", "FC")
 BACKBONES = tuple(name for name in NETS if name not in (*NECKS, *HEADS))
-_NEED_LOGITS = ("CELoss", "DSHSDLoss")
 _BYTE = 8
 
 
@@ -51,13 +50,13 @@ def read_losses(reading: Reading, node: Node, arch: Arch | None) -> tuple[LossTe
     terms = dict(reading.section(node, _LOSS, "Loss").get("Train", {}))
     head = arch.head if arch is not None else None
     for term, entry in terms.values():
-        if arch is not None and head is None and term.name in _NEED_LOGITS:
+        if arch is not None and head is None and term.name in NEED_LOGITS:
             reading.refuse(entry, "needs logits, which Arch.Head gives, and there is none; add one such as "
                            "Head: {name: FC, embedding_size: <the bits>, class_num: auto}")  # fmt: skip
         classes, n_class = (head or {}).get("class_num", "auto"), term.settings.get("n_class")
         if n_class is not None and classes not in ("auto", n_class):
             reading.refuse(entry.value["n_class"], f"is {n_class}, and Arch.Head.class_num is {classes}")
-    if terms and head is not None and not set(terms) & set(_NEED_LOGITS):
+    if terms and head is not None and not set(terms) & set(NEED_LOGITS):
         reading.note(node.value["Train"], "no loss looks at the logits, so that Arch.Head is not trained")
     return tuple(term for term, _ in terms.values())
 

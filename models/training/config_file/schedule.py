@@ -116,6 +116,11 @@ def _lr(reading: Reading, node: Node) -> Any:
         _check_pieces(reading, node, values)
     else:
         reading.require(node, "learning_rate", "a positive number")
+    if "learning_rate" in values and values.get("warmup_epoch"):
+        start, top = values.get("warmup_start_lr", 0.0), values["learning_rate"]
+        if start >= top:
+            place = node.value["warmup_start_lr" if "warmup_start_lr" in values else "warmup_epoch"]
+            reading.refuse(place, f"the warm-up must rise to the learning rate, and goes from {start:g} to {top:g}")
     return Schedule(**{**values, "name": name}) if "learning_rate" in values else ABSENT
 
 

@@ -41,28 +41,28 @@ def read_log(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     )
 
 
-def cut_log(path: Path, done: tuple[int, int]) -> list[dict[str, Any]]:
+def cut_log(path: Path, done: tuple[int, int]) -> None:
     """Cut off the records after a checkpoint, whose steps will be taken and logged again.
 
     Args:
-        path: the log; it may be missing.
+        path: the log; where it is missing an empty one is made.
         done: (number of the stage, step) of the checkpoint.
 
-    Returns:
-        The records that are kept.
+    Raises:
+        OSError: it cannot be read or written; then it is as it was.
     """
-    if not path.is_file():
-        return []
-    kept = []
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:  # the line that a kill has cut
-            continue
-        if (record["number"], record["step"]) <= done:
-            kept.append(record)
-    path.write_text("".join(json.dumps(record) + "\n" for record in kept), "utf-8")
-    return kept
+    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text("".join(f"{line}\n" for line in lines if _is_within(line, done)), "utf-8")
+    temporary.replace(path)
+
+
+def _is_within(line: str, done: tuple[int, int]) -> bool:
+    try:
+        record = json.loads(line)
+        return (record["number"], record["step"]) <= done
+    except (ValueError, KeyError, TypeError):  # the line that a kill has cut
+        return False
 
 
 def _stage_offsets(places: Sequence[tuple[int, int, bool]]) -> dict[int, int]:
