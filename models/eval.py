@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from models.entry_point import explained, start
+
 if TYPE_CHECKING:
     from models.training.config import Config
     from models.training.evaluation import EncodeDataset
@@ -45,14 +47,11 @@ def main(
     from models.training.reports.tables import to_table
 
     console = Console(stderr=True)
-    try:
+    with explained(console, ConfigError, DatasetError, ModelError, FloatingPointError, ModuleNotFoundError, OSError):
         settings = load_config(config, override or ())
         candidates = _weights(settings, weights, with_default=not model) + _folders(settings, model or [])
         folder = output or settings.output_dir / "eval"
         evaluations = evaluate_all(settings, candidates, folder, console)
-    except (ConfigError, DatasetError, ModelError, FloatingPointError, OSError) as error:
-        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
     Console().print(to_table(evaluations, settings.name))
     console.print(f"wrote {folder}", highlight=False)
 
@@ -195,4 +194,4 @@ def _progress(console: Console, model: str) -> Iterator[Callable[[str, int, int]
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    start(main)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+
+from models.entry_point import explained, start
 
 if TYPE_CHECKING:
     from models.inference import Preprocessing
@@ -43,18 +44,17 @@ def main(
     from models.training.config_file import load_config
 
     console = Console(stderr=True)
-    try:
+    with explained(console, ConfigError, ModelError, OSError):
         settings = load_config(config, override or ())
-        state = load_weights(weights or trained_weights(settings.output_dir))
+        source = weights or trained_weights(settings.output_dir)
         folder = target or settings.save_inference_dir or settings.output_dir / "export"
-        export(settings, state, folder, hamming_radius)
-    except (ConfigError, ModelError, OSError) as error:
-        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
-    console.print(f"wrote {folder}", highlight=False)
+        export(settings, load_weights(source), folder, hamming_radius, source=str(source))
+    console.print(f"wrote {folder}", markup=False, highlight=False)
 
 
-def export(config: Config, weights: Weights, target: Path, hamming_radius: int | None = None) -> Path:
+def export(
+    config: Config, weights: Weights, target: Path, hamming_radius: int | None = None, *, source: str = "the weights"
+) -> Path:
     """Export a configuration's network with these weights.
 
     Args:
@@ -62,6 +62,7 @@ def export(config: Config, weights: Weights, target: Path, hamming_radius: int |
         weights: arrays by parameter name, as :func:`models.training.checkpoint.load_weights` reads them.
         target: folder to write or replace.
         hamming_radius: what ``inference.yml`` recommends, or None.
+        source: where the weights come from, for messages.
 
     Returns:
         ``target``.
@@ -69,22 +70,22 @@ def export(config: Config, weights: Weights, target: Path, hamming_radius: int |
     Raises:
         ConfigError: a parameter is missing or has another shape, or the picture size does not suit the network.
         ModelError: the exported graph does not load.
+        OSError: the target cannot be written, or is no folder.
     """
     import paddle
 
     from models.inference import Hasher, Manifest, ModelFiles
-    from models.training.model import build_model, fit_weights
+    from models.training.model import build_code_model
 
-    model = build_model(config, class_num=1)
-    model.head = None
-    fit_weights(model, weights, "the weights")
-    model.eval()
-    preprocessing = _serving_preprocessing(config, getattr(model.backbone, "fixed_input_size", None))
+    model = build_code_model(config, weights, source)
+    fixed_size = model.backbone.fixed_input_size
+    preprocessing = _serving_preprocessing(config, fixed_size)
+    if target.exists() and not target.is_dir():
+        raise NotADirectoryError(f"{target} is a file; the export is a folder")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         folder = Path(temporary) / "model"
-        size = getattr(model.backbone, "fixed_input_size", None) or (None, None)
-        spec = paddle.static.InputSpec([None, 3, *size], "float32", name="x")
+        spec = paddle.static.InputSpec([None, 3, *(fixed_size or (None, None))], "float32", name="x")
         paddle.jit.save(model, str(folder / "inference"), input_spec=[spec])
         manifest = Manifest(
             kind="hasher",
@@ -99,7 +100,7 @@ def export(config: Config, weights: Weights, target: Path, hamming_radius: int |
         Hasher.load(folder, "cpu")
         kept = [path for path in target.glob("*") if path.name not in {p.name for p in folder.iterdir()}]
         for path in kept:  # a model card and the like stay
-            shutil.copy2(path, folder / path.name)
+            (shutil.copytree if path.is_dir() else shutil.copy2)(path, folder / path.name)
         if target.exists():
             target.rename(Path(temporary) / "replaced")
         folder.rename(target)
@@ -124,4 +125,4 @@ def _serving_preprocessing(config: Config, fixed_size: tuple[int, int] | None) -
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    start(main)

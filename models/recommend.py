@@ -18,6 +18,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from models.entry_point import explained, start
+
 
 def main(
     model: Annotated[Path, typer.Option(help="model folder, as models.export writes it")],
@@ -26,13 +28,15 @@ def main(
     write: Annotated[bool, typer.Option("--write", help="put the radius into the folder's inference.yml")] = False,
 ) -> None:
     """Measure the errors at every radius, print a table around the best, and perhaps write it down."""
-    from models.inference import Hasher, Manifest
+    from models.inference import Hasher, Manifest, ModelError
+    from models.training.data.errors import DatasetError
     from models.training.data.list_files import read_list
     from models.training.data.pictures import read_rgb
 
-    rows = read_list(listing)
-    hasher = Hasher.load(model)
-    codes = np.concatenate([hasher.hash([read_rgb(root / row.name)]) for row in rows])
+    with explained(Console(stderr=True), DatasetError, ModelError, OSError):
+        rows = read_list(listing)
+        hasher = Hasher.load(model)
+        codes = np.concatenate([hasher.hash([read_rgb(root / row.name)]) for row in rows])
     misses, accepts = open_set_errors(codes, np.array([row.label for row in rows]))
     best = recommend_radius(misses, accepts)
     table = Table("radius", "misses the class", "accepts the unknown", title=f"{model}: {len(rows)} pictures")
@@ -78,4 +82,4 @@ def recommend_radius(misses: npt.NDArray[np.float64], accepts: npt.NDArray[np.fl
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    start(main)

@@ -8,15 +8,19 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
+from models.entry_point import explained, start
 from models.inference import available_cores
+
+_INTERRUPTED = 130  # as shells have it for SIGINT
 
 
 def main(
     config: Annotated[Path, typer.Option("-c", "--config", help="configuration, see models/configs")],
     override: Annotated[list[str] | None, typer.Option("-o", "--override", help="key.key=value, repeatable")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint, if there is one")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on from last.pdparams in Global.output_dir, if it is there")
+    ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="check configuration and data, and print what would run")
     ] = False,
@@ -24,8 +28,9 @@ def main(
     """Train the model that a configuration describes.
 
     Into Global.output_dir go train.jsonl (every step and evaluation), curves.png, last.pdparams (a checkpoint, every
-    two minutes and on Ctrl-C; --resume goes on from it), best.pdparams and final.pdparams. Then models.eval measures
-    the weights, and models.export makes a folder of them that the service loads.
+    two minutes and on Ctrl-C; --resume goes on from it), best.pdparams and final.pdparams; what an earlier training
+    left there moves to previous/. Then models.eval measures the weights, and models.export makes a folder of them that
+    the service loads.
 
     On several devices: python -m paddle.distributed.launch --devices 0,1 models/train.py -c CONFIG.yaml; without GPUs
     --nproc_per_node 2 --backend gloo instead of --devices.
@@ -41,20 +46,18 @@ def main(
     from models.training.pretrained import PretrainedError
 
     console = Console(stderr=True)
-    try:
+    with explained(console, ConfigError, DatasetError, ModelError, PretrainedError, FloatingPointError, OSError):
         settings = load_config(config, override or ())
         for note in settings.notes:
-            console.print(f"note: {escape(note)}", highlight=False)
+            console.print(f"note: {note}", markup=False, highlight=False)
         if check:
             check_config(settings, console)
-        else:
+            return
+        try:
             train(settings, console, resume=resume)
-    except (ConfigError, DatasetError, ModelError, PretrainedError, FloatingPointError, OSError) as error:
-        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
-    except Interrupted as error:
-        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(130) from None
+        except Interrupted as error:
+            console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(_INTERRUPTED) from None
 
 
 def _tune_cpu() -> None:
@@ -74,4 +77,4 @@ def _read_cpuinfo() -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    start(main)

@@ -12,6 +12,7 @@ import yaml
 
 from models.export import export
 from models.inference import Hasher, pack_bits
+from models.training.config import ConfigError
 from models.training.config_file import load_config
 from models.training.data.datasets import load_datasets
 from models.training.data.loader import batches
@@ -106,3 +107,31 @@ def test_the_folder_says_how_to_binarize(write_config: Write, tmp_path: Path) ->
     assert np.unpackbits(trained ^ served).mean() <= LARGEST_SHARE
     written = (tmp_path / "model" / "inference.yml").read_text("utf-8")
     assert yaml.safe_load(written)["binarize"] == "round"
+
+
+def test_what_lies_beside_an_export_stays(write_config: Write, tmp_path: Path) -> None:
+    backbone = {"name": "PPLCNet_x0_25", "class_num": 64, "pretrained": False}
+    config = load_config(write_config(backbone, "sign", [{"LCDSHLoss": {"_lambda": 3.0, "n_class": 100}}]))
+    weights, _ = initial_weights(config, 1, lambda _: None)
+    folder = tmp_path / "model"
+    (folder / "figures").mkdir(parents=True)
+    (folder / "figures" / "curves.txt").write_text("a curve", "utf-8")
+    (folder / "inference.yml").write_text("of an older one", "utf-8")
+    export(config, weights, folder)
+    assert Hasher.load(folder, "cpu").bits == 64
+    assert (folder / "figures" / "curves.txt").read_text("utf-8") == "a curve"
+    file = tmp_path / "notes.txt"
+    file.write_text("mine", "utf-8")
+    with pytest.raises(NotADirectoryError, match=r"notes.txt is a file"):
+        export(config, weights, file)
+    assert file.read_text("utf-8") == "mine"
+
+
+def test_weights_of_another_network_are_refused_by_their_file(write_config: Write, tmp_path: Path) -> None:
+    backbone = {"name": "PPLCNet_x0_25", "class_num": 64, "pretrained": False}
+    path = write_config(backbone, "sign", [{"LCDSHLoss": {"_lambda": 3.0, "n_class": 100}}])
+    weights, _ = initial_weights(load_config(path), 1, lambda _: None)
+    other = load_config(path, ["Arch.Backbone.class_num=48"])
+    with pytest.raises(ConfigError, match=r"best.pdparams: backbone.* has the shape .*of another architecture"):
+        export(other, weights, tmp_path / "model", source="best.pdparams")
+    assert not (tmp_path / "model").exists()
