@@ -72,12 +72,8 @@ def assert_same(one: Path, other: Path) -> None:
         np.testing.assert_array_equal(second[name], value, err_msg=name)
 
 
-WHOLE_LOG = [
-    *(("step", step) for step in range(1, 5)),
-    ("eval", 4),
-    *(("step", step) for step in range(5, 9)),
-    ("eval", 8),
-]
+FIRST_EPOCH = [("step", 1), ("step", 2), ("step", 3), ("step", 4), ("eval", 4)]
+SECOND_EPOCH = [("step", 5), ("step", 6), ("step", 7), ("step", 8), ("eval", 8)]
 
 
 @pytest.mark.parametrize(
