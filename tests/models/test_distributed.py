@@ -52,9 +52,9 @@ def config_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def train(config: Path, out: Path, processes: int) -> list[dict[str, float]]:
-    """The steps in the log of a run with a global batch of 12."""
-    overrides = [f"Global.output_dir={out}", f"DataLoader.Train.sampler.batch_size={12 // processes}"]
+def train(config: Path, out: Path, processes: int, *overrides: str) -> list[dict[str, float]]:
+    """The log of a run with a global batch of 12."""
+    overrides = (f"Global.output_dir={out}", f"DataLoader.Train.sampler.batch_size={12 // processes}", *overrides)
     command = [sys.executable, "-W", "ignore"]
     if processes > 1:
         command += ["-m", "paddle.distributed.launch", "--nproc_per_node", str(processes), "--backend", "gloo"]
@@ -67,8 +67,7 @@ def train(config: Path, out: Path, processes: int) -> list[dict[str, float]]:
     )
     logs = "\n".join(path.read_text("utf-8", "replace")[-2000:] for path in (out / "log").glob("workerlog.*"))
     assert done.returncode == 0, done.stderr + logs
-    records = [json.loads(line) for line in (out / "train.jsonl").read_text("utf-8").splitlines()]
-    return [record for record in records if record["event"] == "step"]
+    return [json.loads(line) for line in (out / "train.jsonl").read_text("utf-8").splitlines()]
 
 
 def test_two_processes_give_the_loss_curve_of_one(config_path: Path, tmp_path: Path) -> None:
@@ -80,3 +79,23 @@ def test_two_processes_give_the_loss_curve_of_one(config_path: Path, tmp_path: P
     assert [record["accuracy"] for record in together] == pytest.approx([record["accuracy"] for record in alone])
     # The curve moves: equal curves of a net that learns nothing would show nothing.
     assert abs(losses[-1] - losses[0]) > 0.01
+
+
+def test_the_first_process_evaluates_and_a_head_may_be_left_out_of_the_loss(config_path: Path, tmp_path: Path) -> None:
+    ops = "[{ResizeImage: {size: 32}}, {NormalizeImage: {mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}}]"
+    folder = config_path.parent
+    listed = f"{{image_root: {folder}, cls_label_path: {folder / 'query.txt'}, transform_ops: {ops}}}"
+    records = train(
+        config_path,
+        tmp_path,
+        2,
+        "Loss.Train=[{LCDSHLoss: {_lambda: 3, n_class: 3}}]",
+        f"DataLoader.Eval={{Query: {{dataset: {listed}, sampler: {{batch_size: 4}}}}}}",
+        "Global.epochs=1",
+    )
+    assert [(record["event"], record["step"]) for record in records] == [
+        *(("step", step) for step in range(1, 5)),
+        ("eval", 4),
+    ]
+    assert 0.0 < records[-1]["mAP"] <= 1.0
+    assert {path.name for path in tmp_path.glob("*.pdparams")} == {"best.pdparams", "final.pdparams", "last.pdparams"}
