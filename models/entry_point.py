@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,9 +13,14 @@ from rich.markup import escape
 
 USAGE_ERROR = 2
 
+# What Paddle warns of at every start and no user of these commands can do anything about.
+_NEEDLESS_WARNINGS = ("No ccache found", "When training, we now always track global mean and variance")
+
 
 def start(command: Callable[..., Any]) -> None:
     """Run a function as the command line of its module; its docstring is the help, with paragraphs refilled."""
+    for message in _NEEDLESS_WARNINGS:
+        warnings.filterwarnings("ignore", message=message, category=UserWarning)
     app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
     app.command()(command)
     app()

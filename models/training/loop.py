@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +15,16 @@ import numpy.typing as npt
 import paddle
 from rich.console import Console
 
-from .checkpoint import BEST_NAME, FINAL_NAME, LAST_NAME, load_checkpoint, save_checkpoint
-from .config import Config, ConfigError, Stage
-from .data.datasets import Dataset, DatasetError, load_datasets
-from .data.loader import Batch, batches
-from .data.samplers import epoch_batches
-from .data.transforms import Transforms
+from .checkpoint import BEST_NAME, FINAL_NAME, LAST_NAME, save_checkpoint
+from .config import Config, ConfigError
+from .data.errors import DatasetError
 from .devices import Devices, start_devices
-from .evaluation import evaluate, evaluated_size, match_labels, open_evaluated
-from .journal import CURVES_NAME, LOG_NAME, Journal
-from .model import build_model, fit_weights, initial_weights
+from .earlier import find_checkpoint, read_checkpoint, set_aside
+from .evaluation import evaluate, evaluated_size
+from .journal import Journal
+from .model import initial_weights
 from .stage_run import StageRun
+from .training_data import TrainingData
 
 
 class Interrupted(Exception):
@@ -55,10 +52,10 @@ def train(config: Config, console: Console, *, resume: bool = False) -> Path:
     console = console if devices.leads else Console(quiet=True)
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     paddle.seed(config.seed)
-    data = Data.load(config, devices)
+    data = TrainingData.load(config, devices)
     epoch_steps = [data.epoch_steps(stage) for stage in config.stages]
-    begun = _checkpoint_path(config, resume)
-    state = None if begun is None else _read_checkpoint(config, begun, data.class_num)
+    begun = find_checkpoint(config, resume)
+    state = None if begun is None else read_checkpoint(config, begun, data.class_num)
     say(f"{data.describe()}; {devices.world} x {devices.device}; writing to {config.output_dir}")
     if state is None:
         weights, pretrained = initial_weights(config, data.class_num, say)
@@ -67,7 +64,7 @@ def train(config: Config, console: Console, *, resume: bool = False) -> Path:
         say(f"going on from step {state['step']} of stage {config.stages[state['stage']].name}, as {begun} has it")
     devices.wait()  # until all have read what may be moved now
     if devices.leads and (begun is None or begun.parent.resolve() != config.output_dir.resolve()):
-        _set_aside(config.output_dir, say)
+        set_aside(config.output_dir, say)
     journal = _open_journal(config, epoch_steps, console, state) if devices.leads else None
     with journal.open() if journal else nullcontext(), _stop_on_signal() as stopped:
         progress = Progress(config, data, devices, journal, stopped, pretrained, state)
@@ -87,70 +84,13 @@ def train(config: Config, console: Console, *, resume: bool = False) -> Path:
     return path
 
 
-@dataclass(frozen=True)
-class Data:
-    """The pictures of a training, and this process's share of them."""
-
-    config: Config
-    devices: Devices
-    train: Dataset
-    transforms: Transforms
-    query: Dataset | None
-    gallery: Dataset | None
-
-    @classmethod
-    def load(cls, config: Config, devices: Devices) -> Data:
-        """Open what ``DataLoader`` names, and see that it can be evaluated on, rather now than after an epoch."""
-        train = load_datasets(config.train.datasets, config.class_num)
-        transforms = Transforms.from_ops(config.train.transform_ops)
-        query = gallery = None
-        if config.query is not None and config.gallery is not None:
-            query, gallery = open_evaluated(config)
-            match_labels(config, query, gallery)
-            evaluated_size(config)
-        return cls(config, devices, train, transforms, query, gallery)
-
-    @property
-    def class_num(self) -> int:
-        """Classes that a head of ``class_num: auto`` has."""
-        return len(self.train.class_names)
-
-    def describe(self) -> str:
-        """Say how much there is."""
-        text = f"{len(self.train)} pictures of {self.class_num} classes an epoch"
-        if self.query is not None and self.gallery is not None:
-            text += f", evaluated with {len(self.query)} queries in a gallery of {len(self.gallery)}"
-        return text
-
-    def epoch_steps(self, stage: Stage) -> int:
-        """Count the steps of an epoch, equally many on each device."""
-        return len(self._indexes(stage, (0,)))
-
-    def batches_from(self, run: StageRun) -> Iterator[Batch]:
-        """Batches from the run's step on, epoch after epoch, each in an order and with views of its own."""
-        for epoch in count(run.step // run.epoch_steps):
-            seed = (self.config.seed, run.number, epoch)
-            yield from batches(
-                self.train,
-                self.transforms,
-                self._indexes(run.stage, seed),
-                seed,
-                start=run.step % run.epoch_steps,
-                workers=self.config.train.num_workers,
-            )
-
-    def _indexes(self, stage: Stage, seed: tuple[int, ...]) -> list[npt.NDArray[np.int64]]:
-        sampler = replace(self.config.train.sampler, batch_size=stage.batch_size)
-        return epoch_batches(sampler, self.train.labels, seed, self.devices.rank, self.devices.world)
-
-
 class Progress:
     """How far the training is: takes steps, and evaluates, logs and saves between them."""
 
     def __init__(
         self,
         config: Config,
-        data: Data,
+        data: TrainingData,
         devices: Devices,
         journal: Journal | None,
         stopped: list[int],
@@ -284,47 +224,6 @@ class Progress:
             "epoch": round(run.step / run.epoch_steps, 4),
             "step": run.step,
         }
-
-
-def _checkpoint_path(config: Config, resume: bool) -> Path | None:
-    """Find the checkpoint to go on from, or None to begin: to resume, a later one goes before where it went on from."""
-    last = config.output_dir / LAST_NAME
-    return last if resume and last.is_file() else config.checkpoints
-
-
-def _read_checkpoint(config: Config, path: Path, class_num: int) -> dict[str, Any]:
-    """Read the checkpoint that the training goes on from.
-
-    Raises:
-        ConfigError: it is not one, or of another architecture, or of a configuration with more stages.
-    """
-    state = load_checkpoint(path)
-    if "optimizer" not in state:
-        raise ConfigError(f"{path} holds weights only; to start from them set Global.pretrained_model instead")
-    if state["stage"] >= len(config.stages):
-        raise ConfigError(f"{path} is of stage {state['stage'] + 1}, and this configuration has {len(config.stages)}")
-    fit_weights(build_model(config, class_num), state["frozen"] | state["model"], str(path))
-    return state
-
-
-def _set_aside(folder: Path, say: Callable[[str], Any]) -> None:
-    """Move what an earlier training left there out of the way: its best weights are not this training's."""
-    found = _written(folder)
-    if not found:
-        return
-    target = folder / "previous"
-    target.mkdir(exist_ok=True)
-    for path in _written(target):
-        path.unlink()
-    for path in found:
-        path.replace(target / path.name)
-    say(f"an earlier training of {folder} is now in {target}; --resume would have gone on with it")
-
-
-def _written(folder: Path) -> list[Path]:
-    """List what a training wrote to a folder."""
-    names = (LAST_NAME, BEST_NAME, FINAL_NAME, LOG_NAME, CURVES_NAME)
-    return [*(path for name in names if (path := folder / name).is_file()), *folder.glob("*epoch_*.pdparams")]
 
 
 def _open_journal(
