@@ -155,8 +155,8 @@ class Progress:
         if self._journal is not None:
             self._journal.epoch(self._place(run), metrics)
         if self._config.save_interval and rest == 0 and epoch % self._config.save_interval == 0 and self._devices.leads:
-            name = f"epoch_{epoch}" if len(self._config.stages) == 1 else f"{run.stage.name}_epoch_{epoch}"
-            save_checkpoint(self._config.output_dir / f"{name}.pdparams", run.weights())
+            stage = "" if len(self._config.stages) == 1 else f"{run.stage.name.replace('/', '_')}_"
+            save_checkpoint(self._config.output_dir / f"{stage}epoch_{epoch}.pdparams", run.weights())
 
     def _evaluate(self, run: StageRun) -> dict[str, float] | None:
         """Measure the network as it is now, and keep its weights if it is the best so far; the first process does it.
