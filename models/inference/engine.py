@@ -61,9 +61,9 @@ class ModelFiles:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What was picked: the device, CPU threads a call, and oneDNN."""
+    """What was picked: the number of the GPU or None for the CPU, CPU threads a call, and oneDNN."""
 
-    gpu: bool
+    gpu: int | None
     threads: int
     onednn: bool
 
@@ -82,7 +82,13 @@ class Engine:
 
     @classmethod
     def load(
-        cls, folder: Path | str, device: Device = "auto", *, threads: int | None = None, onednn: bool = True
+        cls,
+        folder: Path | str,
+        device: Device = "auto",
+        *,
+        gpu_number: int = 0,
+        threads: int | None = None,
+        onednn: bool = True,
     ) -> Engine:
         """Load the export in ``folder``.
 
@@ -90,6 +96,7 @@ class Engine:
             folder: holds ``inference.json`` or ``inference.pdmodel`` (or the same called ``model``) and
                 its ``.pdiparams``.
             device: ``auto`` takes the GPU when Paddle was built for CUDA and sees one, else the CPU.
+            gpu_number: which of the visible GPUs, where it is one.
             threads: CPU threads of one call; None takes the cores this process may use.
             onednn: use oneDNN on the CPU (several times faster).
 
@@ -97,7 +104,7 @@ class Engine:
             ModelNotFound, ModelInvalid, DeviceUnavailable.
         """
         files = ModelFiles.find(folder)
-        options = EngineOptions(_pick_gpu(device), threads or available_cores(), onednn)
+        options = EngineOptions(gpu_number if _pick_gpu(device) else None, threads or available_cores(), onednn)
         engine = cls._create(files, options)
         log.info("loaded %s", engine.description)
         return engine
@@ -116,9 +123,9 @@ class Engine:
         config.disable_glog_info()
         config.enable_memory_optim()
         config.switch_ir_optim(True)
-        if options.gpu:
-            config.enable_use_gpu(_GPU_MEMORY_MB, 0)
-            chosen = f"gpu ({paddle.device.cuda.get_device_name(0)})"
+        if options.gpu is not None:
+            config.enable_use_gpu(_GPU_MEMORY_MB, options.gpu)
+            chosen = f"gpu ({paddle.device.cuda.get_device_name(options.gpu)})"
         else:
             config.disable_gpu()
             config.set_cpu_math_library_num_threads(options.threads)

@@ -64,8 +64,8 @@ def start_devices(wanted: str) -> Devices:
         )
     environment = distributed.ParallelEnv()
     on_gpu = gpus > 0 and wanted != "cpu"
-    device = f"gpu:{environment.device_id}" if on_gpu else "cpu"
-    paddle.set_device(device)
+    paddle.set_device(f"gpu:{environment.device_id}" if on_gpu else "cpu")
     if environment.world_size > 1:
         distributed.init_parallel_env()
-    return Devices(device, environment.rank, environment.world_size)
+    # Asked again, because processes that talk through gloo are put on the CPU.
+    return Devices(paddle.get_device(), environment.rank, environment.world_size)

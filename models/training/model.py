@@ -11,7 +11,7 @@ import numpy.typing as npt
 import paddle
 
 from models import nets
-from models.inference import Engine, available_cores
+from models.inference import Engine
 
 from .checkpoint import Weights, load_weights, to_weights
 from .config import Config, ConfigError
@@ -157,6 +157,6 @@ def freeze(layer: paddle.nn.Layer, shape: tuple[int, int, int]) -> Encode:
     layer.eval()
     with tempfile.TemporaryDirectory() as folder:
         paddle.jit.save(layer, f"{folder}/inference", input_spec=[paddle.static.InputSpec([None, *shape], "float32")])
-        device = "gpu" if paddle.get_device().startswith("gpu") else "cpu"
-        engine = Engine.load(folder, device, threads=available_cores())
+        kind, _, number = paddle.get_device().partition(":")  # of several processes each has its own
+        engine = Engine.load(folder, "gpu" if kind == "gpu" else "cpu", gpu_number=int(number or 0))
     return lambda inputs: engine.run([inputs])[0]
