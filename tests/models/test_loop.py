@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -180,3 +182,12 @@ def test_names_in_brackets_are_no_markup(config_path: Path, tmp_path: Path) -> N
     _, said = run(config_path, stages, "Global.epochs=null", output)
     assert "stage up[/x] epoch 1.00" in said
     assert "a[bold]b" in said
+
+
+def test_a_terminal_shows_a_bar_and_a_table_of_epochs(config_path: Path) -> None:
+    screen = io.StringIO()
+    train(load_config(config_path), Console(width=160, force_terminal=True, file=screen))
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue()).rsplit("┏", 1)[1]
+    assert re.search(r"stage ┃ epoch ┃ lr .* ┃ CELoss ┃ accuracy ┃ recall1", last)
+    assert re.search(r"train │ 1\.00 .*\n.*train │ 2\.00 ", last)
+    assert re.search(r"train ━+ 8/8 .* pictures/s", last)
