@@ -7,11 +7,13 @@ with the sum of their batches would take, as long as the loss is a mean over pic
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import paddle
 from paddle import distributed
+from paddle.base import core
 
 from .config import ConfigError
 
@@ -67,5 +69,15 @@ def start_devices(wanted: str) -> Devices:
     paddle.set_device(f"gpu:{environment.device_id}" if on_gpu else "cpu")
     if environment.world_size > 1:
         distributed.init_parallel_env()
+    # Sums come out differently with another number of threads, and a model that was loaded in this process may have
+    # changed it: a training has to give the same bits again.
+    core.set_num_threads(cpu_threads())
     # Asked again, because processes that talk through gloo are put on the CPU.
     return Devices(paddle.get_device(), environment.rank, environment.world_size)
+
+
+def cpu_threads() -> int:
+    """Give the threads that this process computes with: ``OMP_NUM_THREADS``, which ``models.train`` or the user sets."""
+    # A list gives the threads of nested parallel regions, of which there are none. Paddle sets 1 where it is unset.
+    first = os.environ.get("OMP_NUM_THREADS", "1").partition(",")[0]
+    return max(1, int(first)) if first.isdecimal() else 1

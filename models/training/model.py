@@ -15,6 +15,7 @@ from models.inference import Engine
 
 from .checkpoint import Weights, load_weights, to_weights
 from .config import Config, ConfigError
+from .devices import cpu_threads
 from .pretrained import apply_pretrained, load_pretrained
 
 Encode = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
@@ -158,5 +159,8 @@ def freeze(layer: paddle.nn.Layer, shape: tuple[int, int, int]) -> Encode:
     with tempfile.TemporaryDirectory() as folder:
         paddle.jit.save(layer, f"{folder}/inference", input_spec=[paddle.static.InputSpec([None, *shape], "float32")])
         kind, _, number = paddle.get_device().partition(":")  # of several processes each has its own
-        engine = Engine.load(folder, "gpu" if kind == "gpu" else "cpu", gpu_number=int(number or 0))
+        # As many threads as the training has: loading sets the number for the whole process.
+        engine = Engine.load(
+            folder, "gpu" if kind == "gpu" else "cpu", gpu_number=int(number or 0), threads=cpu_threads()
+        )
     return lambda inputs: engine.run([inputs])[0]

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from paddle.base import core
 from rich.console import Console
 
 from models.training.checkpoint import load_checkpoint
@@ -103,6 +104,15 @@ def test_a_broken_picture_leaves_a_checkpoint_to_go_on_from(
     assert read_log(tmp_path / "out") == FIRST_EPOCH + SECOND_EPOCH
     for weights in ("final.pdparams", "best.pdparams"):
         assert_same(tmp_path / "out" / weights, tmp_path / "whole" / weights)
+
+
+def test_the_bits_do_not_depend_on_what_the_process_did_before(config_path: Path, tmp_path: Path) -> None:
+    core.set_num_threads(1)
+    run(config_path)
+    shutil.move(tmp_path / "out", tmp_path / "whole")
+    core.set_num_threads(2)
+    run(config_path)
+    assert_same(tmp_path / "out" / "final.pdparams", tmp_path / "whole" / "final.pdparams")
 
 
 def test_the_later_checkpoint_counts(config_path: Path, tmp_path: Path) -> None:
