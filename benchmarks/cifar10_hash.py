@@ -17,8 +17,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-import paddle
 from common import options, tables
+
+from models.entry_point import tune_cpu
 
 METHODS = ("CE", "DCH", "DSHSD", "LCDSH")
 CONFIGS = options.ROOT / "models" / "configs" / "DeepHash" / "CIFAR10_MobileNetV1"
@@ -38,6 +39,7 @@ def main() -> int:
     arguments.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="default: all")
     options.add_shared(arguments)
     chosen = arguments.parse_args()
+    tune_cpu()
     data = options.shared_data(chosen, "cifar10_train.tar", "pretrained/mobilenet_v1_1.0_224_imagenet.npz")
     prepare(data / "cifar10_train.tar")
     pretrained = data / "pretrained" / "mobilenet_v1_1.0_224_imagenet.npz"
@@ -123,6 +125,8 @@ def read_cost(method: str) -> dict[str, float]:
 
 def baseline(title: str, pretrained: Path, *overrides: str) -> list[str]:
     """The network of the CE configuration before its first step: the mean over random heads."""
+    import paddle
+
     from models.training.config_file import load_config
     from models.training.evaluation import evaluate, evaluated_size, open_evaluated
     from models.training.model import frozen_features, initial_weights

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,6 @@ import typer
 from rich.console import Console
 
 from models.entry_point import explained, start
-from models.inference import available_cores
 
 _INTERRUPTED = 130  # as shells have it for SIGINT
 
@@ -35,7 +33,6 @@ def main(
     On several devices: python -m paddle.distributed.launch --devices 0,1 models/train.py -c CONFIG.yaml; without GPUs
     --nproc_per_node 2 --backend gloo instead of --devices.
     """
-    _tune_cpu()
     # Imported here, so that --help does not wait for Paddle.
     from models.inference import ModelError
     from models.training.check import check as check_config
@@ -58,22 +55,6 @@ def main(
         except Interrupted as error:
             console.print(str(error), markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(_INTERRUPTED) from None
-
-
-def _tune_cpu() -> None:
-    """Set what Paddle's mathematics library reads once, when it is loaded; what the user has set stays."""
-    # Paddle would set one thread. Processes that train together share the cores.
-    processes = int(os.environ.get("PADDLE_LOCAL_SIZE", "1"))
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // processes)))
-    # Paddle ships an old MKL that takes its slowest kernels on processors that are not Intel's: asked for AVX2,
-    # a matrix product is five times as fast there.
-    if "avx2" in (cpuinfo := _read_cpuinfo()) and "GenuineIntel" not in cpuinfo:
-        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
-
-
-def _read_cpuinfo() -> str:
-    path = Path("/proc/cpuinfo")
-    return path.read_text("utf-8") if path.exists() else ""
 
 
 if __name__ == "__main__":

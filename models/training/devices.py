@@ -77,7 +77,7 @@ def start_devices(wanted: str) -> Devices:
 
 
 def cpu_threads() -> int:
-    """Give the threads that this process computes with: ``OMP_NUM_THREADS``, which ``models.train`` or the user sets."""
+    """Give the threads that this process computes with: ``OMP_NUM_THREADS``, as the user or the entry point set it."""
     # A list gives the threads of nested parallel regions, of which there are none. Paddle sets 1 where it is unset.
     first = os.environ.get("OMP_NUM_THREADS", "1").partition(",")[0]
     return max(1, int(first)) if first.isdecimal() else 1
