@@ -66,8 +66,8 @@ def main() -> int:
         ["method", "mAP", "mAP, radius 2", "precision, radius 2", "nothing inside", "CPU minutes", "minutes"],
         rows,
         [
-            f"The first two rows are means over {RANDOM_HEADS} random heads, the second behind batch norm. Radius 2: the "
-            "ranking is cut where the Hamming distance exceeds 2; a query with nothing inside counts 0."
+            f"The first two rows are means over {RANDOM_HEADS} random heads, the second behind batch norm. Radius 2: "
+            "the ranking is cut where the Hamming distance exceeds 2; a query with nothing inside counts 0."
         ],
         markdown=chosen.markdown,
     )
