@@ -87,8 +87,6 @@ def prepare(archive: Path) -> None:
             order = iter(rng.permutation(len(files)).tolist())
             for name, count in SPLIT.items():
                 lists[name] += [f"{folder.name}/{files[next(order)]}\t{folder.name}" for _ in range(count)]
-        # Equal distances rank by position: in the order of the classes the first ones would win every tie.
-        rng.shuffle(lists["database"])
         for name, lines in lists.items():
             (PICTURES / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -67,16 +67,26 @@ def encode_both(
 def measure(config: Config, query_codes: Codes, gallery_codes: Codes, query: Dataset, gallery: Dataset) -> Evaluation:
     """Measure codes at the ranks that the configuration asks for.
 
+    Equal distances rank by position, and lists are often sorted by class: then the first classes would win every tie,
+    and a network that gives all pictures one code would do well on their queries. So the gallery is shuffled, always
+    in the same way.
+
     Raises:
         DatasetError: see :func:`match_labels`.
     """
+    wanted, labels = match_labels(config, query, gallery)
+    alone = same_pictures(config, query, gallery)
+    order = np.random.default_rng(0).permutation(len(gallery))
+    if alone:  # a query is left out of the gallery by its position
+        query_codes, wanted = query_codes[order], wanted[order]
     return evaluate_codes(
         query_codes,
-        gallery_codes,
-        *match_labels(config, query, gallery),
+        gallery_codes[order],
+        wanted,
+        labels[order],
         recall_topk=config.metrics.recall_topk,
         precision_topk=config.metrics.precision_topk,
-        exclude_self=same_pictures(config, query, gallery),
+        exclude_self=alone,
     )
 
 

@@ -21,7 +21,7 @@ from models.inference import STARTER_HASHER, Hasher
 from models.training.config import Config, ConfigError, LoaderConfig
 from models.training.config_file import load_config
 from models.training.data.datasets import DatasetError, load_datasets
-from models.training.evaluation import evaluate, hasher_encoder, match_labels
+from models.training.evaluation import evaluate, hasher_encoder, match_labels, measure, open_evaluated
 from models.training.loop import train
 
 # Colours (RGB) of two to three shades a class; the classes are named so that queries and gallery number them apart.
@@ -118,10 +118,12 @@ def rankings(asked: Path, kept: Path, exclude_self: bool = False) -> list[list[b
         return [((thresholds(mean[None])[0] > 0).tolist(), label) for mean, (_, label) in zip(means, rows, strict=True)]
 
     found = []
+    gallery = read(kept)
+    shuffled = np.random.default_rng(0).permutation(len(gallery)).tolist()  # ties rank by the place there
     for number, (code, label) in enumerate(read(asked)):
         near = [
-            (sum(a != b for a, b in zip(code, other, strict=True)), position, label == other_label)
-            for position, (other, other_label) in enumerate(read(kept))
+            (sum(a != b for a, b in zip(code, other, strict=True)), shuffled.index(position), label == other_label)
+            for position, (other, other_label) in enumerate(gallery)
             if not (exclude_self and position == number)
         ]
         found.append([same for _, _, same in sorted(near)])
@@ -332,3 +334,16 @@ def test_the_best_weights_of_a_training_give_the_figures_of_its_log(config_path:
     assert written["model"] == "best"
     names = {"recall1", "recall2", "mAP", "precision@1", "precision@3", "mAP@radius2", "precision@radius2"}
     assert {name: written[name] for name in names} == pytest.approx({name: best[name] for name in names})
+
+
+def test_one_code_for_everything_is_not_rewarded_by_the_order_of_the_list(tmp_path: Path) -> None:
+    """Four classes of 25, sorted: by position alone the queries of the first class would find nothing else."""
+    folder = draw(tmp_path / "pictures", GALLERY, 25)
+    lines = sorted((folder / "list.txt").read_text("utf-8").splitlines(), key=lambda line: line.split("\t")[1])
+    (folder / "list.txt").write_text("\n".join(lines), "utf-8")
+    config = load_config(write_config(tmp_path / "config.yaml", folder, folder))
+    query, gallery = open_evaluated(config)
+    codes = np.zeros((100, 2), np.uint8)
+    evaluation = measure(config, codes, codes, query, gallery)
+    assert evaluation.recall[1] == pytest.approx(0.25, abs=0.02)
+    assert evaluation.mean_average_precision == pytest.approx(0.27, abs=0.03)
