@@ -114,7 +114,8 @@ def rankings(asked: Path, kept: Path, exclude_self: bool = False) -> list[list[b
 
     def read(folder: Path) -> list[tuple[list[bool], str]]:
         rows = [line.split("\t") for line in (folder / "list.txt").read_text("utf-8").splitlines()]
-        means = [cv2.imread(str(folder / name))[:, :, ::-1].mean(axis=(0, 1)) / 127.5 - 1 for name, _ in rows]
+        pictures = [cv2.resize(cv2.imread(str(folder / name)), (32, 32))[:, :, ::-1] for name, _ in rows]
+        means = [picture.mean(axis=(0, 1)) / 127.5 - 1 for picture in pictures]
         return [((thresholds(mean[None])[0] > 0).tolist(), label) for mean, (_, label) in zip(means, rows, strict=True)]
 
     found = []
