@@ -10,7 +10,7 @@ import numpy as np
 import paddle
 
 from .config import ConfigError
-from .weight_files import WeightFileError, Weights, read_state
+from .weight_files import WeightFileError, Weights, find_file, read_state
 
 LAST_NAME = "last.pdparams"
 BEST_NAME = "best.pdparams"
@@ -41,7 +41,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such file, or it is torn or something else. ``.pdparams`` may be left out.
     """
-    found = next((one for one in (path, Path(f"{path}.pdparams")) if one.is_file()), None)
+    found = find_file(path)
     if found is None:
         raise ConfigError(f"there is no file {path}")
     try:

@@ -94,12 +94,10 @@ def network_encoder(config: Config, encode: Encode) -> EncodeDataset:
     """Make codes with a network in training: the configuration's transforms without randomness, then its signs."""
 
     def encode_dataset(part: LoaderConfig, dataset: Dataset, done: Callable[[int], None]) -> Codes:
-        order = np.arange(len(dataset))
-        size = part.sampler.batch_size
         drawn = batches(
             dataset,
             Transforms.from_ops(part.transform_ops),
-            [order[start : start + size] for start in range(0, len(order), size)],
+            [np.array(chunk, np.int64) for chunk in _chunks(len(dataset), part.sampler.batch_size)],
             seed=None,
             workers=part.num_workers,
         )

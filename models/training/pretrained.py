@@ -16,7 +16,7 @@ from rich.progress import Progress as ProgressBar
 from models.nets.pplcnet import WIDTHS
 
 from .download import DownloadError, Progress, download
-from .weight_files import WeightFileError, Weights, read_weights
+from .weight_files import SUFFIX, WeightFileError, Weights, find_file, read_weights
 
 _STORE = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph"
 _PPLCNET = {name: f"{_STORE}/legendary_models/{name}_pretrained.pdparams" for name in WIDTHS}
@@ -41,7 +41,6 @@ PUBLISHED_SSLD: dict[str, str] = {
 
 # Of the others no checksum is published: the length must agree and the file must load.
 _MD5 = {PUBLISHED["AlexNet"]: "7f0f9f737132e02732d75a1459d98a43"}
-_SUFFIX = ".pdparams"
 _INSTEAD = "; a file that is on this machine can be named by its path in Arch.Backbone.pretrained"
 
 
@@ -161,11 +160,9 @@ def _published(arch_name: str, use_ssld: bool) -> str:
 
 def _find(path: Path) -> Path:
     path = path.expanduser()
-    candidates = (path, path.with_name(path.name + _SUFFIX))
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise PretrainedError(f"Arch.Backbone.pretrained: there is no file {' or '.join(map(str, candidates))}")
+    if (found := find_file(path)) is not None:
+        return found
+    raise PretrainedError(f"Arch.Backbone.pretrained: there is no file {path} or {path}{SUFFIX}")
 
 
 def _fetch(url: str, cache_dir: Path | None, progress: Progress | None) -> Path:

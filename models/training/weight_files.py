@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+SUFFIX = ".pdparams"
 Weights = dict[str, npt.NDArray[Any]]
 
 _NAME_TABLE = "StructuredToParameterName@@"  # Paddle keeps its own parameter names beside the weights
@@ -26,6 +27,11 @@ _TYPES = ("b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"
 
 class WeightFileError(Exception):
     """A file cannot be read as weights; the text says why, without the file's name."""
+
+
+def find_file(path: Path) -> Path | None:
+    """Find a file of weights, whose suffix :data:`SUFFIX` may be left out; None where there is neither."""
+    return next((one for one in (path, Path(f"{path}{SUFFIX}")) if one.is_file()), None)
 
 
 def read_weights(path: Path) -> Weights:

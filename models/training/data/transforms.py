@@ -50,11 +50,10 @@ class Transforms:
             ConfigError: an operator or one of its keys is unknown, has an unusable value, or stands where it cannot.
             DatasetError: a list of backgrounds, or a picture in it, is missing.
         """
-        named = [_named(entry) for entry in ops]
-        _check_order([name for name, _ in named])
+        named = _read(ops)
         built = [OPS[name].build(arguments) for name, arguments in named]
         is_random = any(OPS[name].draws for name, _ in named)
-        return cls([op for op in built if op is not None], served_preprocessing(ops), is_random)
+        return cls([op for op in built if op is not None], _served(named), is_random)
 
     def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Tensor:
         """Turn one picture into the network's input.
@@ -82,8 +81,10 @@ def served_preprocessing(ops: Sequence[Mapping[str, Any]]) -> Preprocessing:
     Raises:
         ConfigError: as :meth:`Transforms.from_ops`.
     """
-    named = [_named(entry) for entry in ops]
-    _check_order([name for name, _ in named])
+    return _served(_read(ops))
+
+
+def _served(named: Sequence[tuple[str, dict[str, Any]]]) -> Preprocessing:
     served: list[Mapping[str, Any]] = []
     for name, arguments in named:
         if OPS[name].fixes_size:
@@ -97,6 +98,12 @@ def served_preprocessing(ops: Sequence[Mapping[str, Any]]) -> Preprocessing:
             + (", ".join(geometry) or "neither")
         )
     return read_preprocessing(served)
+
+
+def _read(ops: Sequence[Mapping[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    named = [_named(entry) for entry in ops]
+    _check_order([name for name, _ in named])
+    return named
 
 
 def _named(entry: object) -> tuple[str, dict[str, Any]]:
