@@ -169,7 +169,7 @@ def embedding_statistics(config: Config, pretrained: Path) -> dict[str, npt.NDAr
     embed = freeze(backbone, (3, *transforms.size))
     dataset = load_datasets(config.train.datasets, config.class_num)
     order = np.random.default_rng(0).permutation(len(dataset))[:CENTRED_ON].reshape(-1, 50)
-    rows = np.concatenate([embed(batch.views) for batch in batches(dataset, transforms, order, seed=None)])
+    rows = np.concatenate([embed(batch.views)[0] for batch in batches(dataset, transforms, order, seed=None)])
     return {"backbone.norm._mean": rows.mean(axis=0), "backbone.norm._variance": rows.var(axis=0)}
 
 

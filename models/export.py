@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,20 +33,28 @@ def main(
     """Write inference.json, inference.pdiparams and inference.yml (preprocessing, bits, binarisation, fingerprint).
 
     The batch is dynamic, and so is the picture's size where the network allows it. The classification head is left
-    out: the graph gives the features that make the code. The folder replaces an older one in one step.
+    out: the graph gives the features that make the code. A detector's graph gives boxes, as PP-ShiTu's does. The folder
+    replaces an older one in one step; what else lies in it, such as a model card, stays.
     """
     # Imported here, so that --help does not wait for Paddle.
     from models.inference import ModelError
     from models.training.checkpoint import load_weights, trained_weights
     from models.training.config import ConfigError
     from models.training.config_file import load_config
+    from models.training.detection.config import DetectionConfig
+    from models.training.detection.detector import export_detector
 
     console = Console(stderr=True)
     with explained(console, ConfigError, ModelError, OSError):
         settings = load_config(config, override or ())
         source = weights or trained_weights(settings.output_dir)
         folder = target or settings.save_inference_dir or settings.output_dir / "export"
-        export(settings, load_weights(source), folder, hamming_radius, source=str(source))
+        if isinstance(settings, DetectionConfig):
+            if hamming_radius is not None:
+                raise ConfigError("--hamming-radius is of feature models, and this is a detector")
+            export_detector(settings, load_weights(source), folder, source=str(source))
+        else:
+            export(settings, load_weights(source), folder, hamming_radius, source=str(source))
     console.print(f"wrote {folder}", markup=False, highlight=False)
 
 
@@ -76,15 +82,12 @@ def export(
 
     from models.inference import Hasher, Manifest, ModelFiles
     from models.training.model import build_code_model
+    from models.training.model_folder import replaced_folder
 
     model = build_code_model(config, weights, source)
     fixed_size = model.backbone.fixed_input_size
     preprocessing = _serving_preprocessing(config, fixed_size)
-    if target.exists() and not target.is_dir():
-        raise NotADirectoryError(f"{target} is a file; the export is a folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
-        folder = Path(temporary) / "model"
+    with replaced_folder(target) as folder:
         spec = paddle.static.InputSpec([None, 3, *(fixed_size or (None, None))], "float32", name="x")
         paddle.jit.save(model, str(folder / "inference"), input_spec=[spec])
         manifest = Manifest(
@@ -98,12 +101,6 @@ def export(
         fingerprint = manifest.compute_fingerprint(ModelFiles.find(folder), config.arch.bits)
         replace(manifest, fingerprint=fingerprint).write(folder)
         Hasher.load(folder, "cpu")
-        kept = [path for path in target.glob("*") if path.name not in {p.name for p in folder.iterdir()}]
-        for path in kept:  # a model card and the like stay
-            (shutil.copytree if path.is_dir() else shutil.copy2)(path, folder / path.name)
-        if target.exists():
-            target.rename(Path(temporary) / "replaced")
-        folder.rename(target)
     return target
 
 

@@ -1,4 +1,4 @@
-"""Train a binary feature model: ``python -m models.train -c CONFIG.yaml [-o key.key=value ...]``."""
+"""Train a feature model or a detector: ``python -m models.train -c CONFIG.yaml [-o key.key=value ...]``."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ def main(
     from models.training.config import ConfigError
     from models.training.config_file import load_config
     from models.training.data.datasets import DatasetError
+    from models.training.detection.check import check_detection
+    from models.training.detection.config import DetectionConfig
     from models.training.loop import Interrupted, train
     from models.training.pretrained import PretrainedError
 
@@ -48,7 +50,7 @@ def main(
         for note in settings.notes:
             console.print(f"note: {note}", markup=False, highlight=False)
         if check:
-            check_config(settings, console)
+            (check_detection if isinstance(settings, DetectionConfig) else check_config)(settings, console)
             return
         try:
             train(settings, console, resume=resume)

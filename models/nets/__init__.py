@@ -11,6 +11,7 @@ from paddle import nn
 from .alexnet import AlexNet
 from .heads import CosMargin, FullyConnected, Tanh
 from .mobilenet_v1 import MobileNetV1
+from .picodet import PicoDetS
 from .pplcnet import WIDTHS, PPLCNet, pplcnet_of_width
 from .rec_model import RecModel
 from .vgg import VGG19, VGG19Sigmoid
@@ -20,6 +21,7 @@ NETS: dict[str, Callable[..., nn.Layer]] = {
     "CosMargin": CosMargin,
     "FC": FullyConnected,
     "MobileNetV1": MobileNetV1,
+    "PicoDetS": PicoDetS,
     **{name: pplcnet_of_width(scale) for name, scale in WIDTHS.items()},
     **{f"{name}_Tanh": pplcnet_of_width(scale, tanh=True) for name, scale in WIDTHS.items()},
     "Tanh": Tanh,
@@ -55,6 +57,7 @@ __all__ = [
     "FullyConnected",
     "MobileNetV1",
     "PPLCNet",
+    "PicoDetS",
     "RecModel",
     "Tanh",
     "VGG19Sigmoid",

@@ -28,9 +28,9 @@ from .data.samplers import epoch_batches
 from .data.transforms import Transforms
 from .devices import Devices, start_devices
 from .evaluation import match_labels
+from .hash_losses import build_loss, evaluate_loss
 from .model import build_model, fit_weights
 from .pretrained import PretrainedError, apply_pretrained, load_pretrained
-from .stage_run import build_loss, evaluate_loss
 
 _TRIED_PICTURES = 4
 _LISTED_PROBLEMS = 20

@@ -169,9 +169,9 @@ class Amp:
     use_dynamic_loss_scaling: bool
 
 
-@dataclass(frozen=True)
-class Config:
-    """A checked configuration.
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """What every training has, whatever it trains.
 
     Attributes:
         name: of the model, for logs and ``inference.yml``.
@@ -186,9 +186,9 @@ class Config:
         print_batch_step: steps between lines where the output is no terminal.
         image_shape: (height, width) that the model is exported for; None takes the size it is evaluated at.
         save_inference_dir: where the export goes; None for ``output_dir/export``.
-        feature_normalize: divide features by their length before they are compared (no effect on signs).
-        binarize: ``sign`` or ``round``.
         ema_decay: of the averaged weights, or None.
+        stages: one after the other.
+        amp: mixed precision, or None.
         notes: a sentence for each key that was read and has no effect here.
     """
 
@@ -205,18 +205,34 @@ class Config:
     print_batch_step: int
     image_shape: tuple[int, int] | None
     save_inference_dir: Path | None
-    feature_normalize: bool
-    binarize: str
     ema_decay: float | None
-    arch: Arch
-    losses: tuple[LossTerm, ...]
     stages: tuple[Stage, ...]
     amp: Amp | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(TrainingConfig):
+    """The checked configuration of a binary feature model.
+
+    Attributes:
+        feature_normalize: divide features by their length before they are compared (no effect on signs).
+        binarize: ``sign`` or ``round``.
+        arch: the network.
+        losses: one or several, added up.
+        train: what it learns from.
+        query, gallery: what it is evaluated on, or None.
+        metrics: which figures an evaluation gives.
+    """
+
+    feature_normalize: bool
+    binarize: str
+    arch: Arch
+    losses: tuple[LossTerm, ...]
     train: LoaderConfig
     query: LoaderConfig | None
     gallery: LoaderConfig | None
     metrics: Metrics
-    notes: tuple[str, ...] = ()
 
     @property
     def class_num(self) -> int | None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint import BEST_NAME, FINAL_NAME, LAST_NAME, load_checkpoint
-from .config import Config, ConfigError
+from .config import ConfigError, TrainingConfig
 from .journal import CURVES_NAME, LOG_NAME
-from .model import build_model, fit_weights
+from .model import fit_weights
+from .task import Task
 
 PREVIOUS_NAME = "previous"
 _STATE = (
@@ -18,19 +19,18 @@ _STATE = (
 )  # fmt: skip
 
 
-def find_checkpoint(config: Config, resume: bool) -> Path | None:
+def find_checkpoint(config: TrainingConfig, resume: bool) -> Path | None:
     """Find the checkpoint to go on from, or None to begin: to resume, a later one goes before where it went on from."""
     last = config.output_dir / LAST_NAME
     return last if resume and last.is_file() else config.checkpoints
 
 
-def read_checkpoint(config: Config, path: Path, class_num: int) -> dict[str, Any]:
+def read_checkpoint(task: Task, path: Path) -> dict[str, Any]:
     """Read the checkpoint that a training goes on from.
 
     Args:
-        config: the training.
+        task: what is trained.
         path: the checkpoint.
-        class_num: number of classes for a head that counts them itself.
 
     Raises:
         ConfigError: it is not one, or of another architecture, or of a configuration with more stages.
@@ -40,9 +40,10 @@ def read_checkpoint(config: Config, path: Path, class_num: int) -> dict[str, Any
         raise ConfigError(f"{path} holds weights only; to start from them set Global.pretrained_model instead")
     if missing := [name for name in _STATE if name not in state]:
         raise ConfigError(f"{path} is a checkpoint of another version, without {', '.join(missing)}")
-    if state["stage"] >= len(config.stages):
-        raise ConfigError(f"{path} is of stage {state['stage'] + 1}, and this configuration has {len(config.stages)}")
-    fit_weights(build_model(config, class_num), state["frozen"] | state["model"], str(path))
+    if state["stage"] >= len(task.config.stages):
+        stages = len(task.config.stages)
+        raise ConfigError(f"{path} is of stage {state['stage'] + 1}, and this configuration has {stages}")
+    fit_weights(task.build(), state["frozen"] | state["model"], str(path))
     return state
 
 

@@ -7,31 +7,29 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import paddle
 from rich.console import Console
 
 from .checkpoint import BEST_NAME, FINAL_NAME, LAST_NAME, save_checkpoint
-from .config import Config, ConfigError
+from .config import ConfigError, TrainingConfig
 from .data.errors import DatasetError
 from .devices import Devices, start_devices
 from .earlier import find_checkpoint, read_checkpoint, set_aside
-from .evaluation import evaluate, evaluated_size
 from .journal import Journal
-from .model import initial_weights
 from .stage_run import StageRun
-from .training_data import TrainingData
+from .task import Task
+from .tasks import open_task
 
 
 class Interrupted(Exception):
     """The training was asked to stop; its checkpoint has been written."""
 
 
-def train(config: Config, console: Console, *, resume: bool = False) -> Path:
+def train(config: TrainingConfig, console: Console, *, resume: bool = False) -> Path:
     """Run all stages and write the weights, averaged where averages are kept.
 
     Args:
@@ -52,13 +50,13 @@ def train(config: Config, console: Console, *, resume: bool = False) -> Path:
     console = console if devices.leads else Console(quiet=True)
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     paddle.seed(config.seed)
-    data = TrainingData.load(config, devices)
-    epoch_steps = [data.epoch_steps(stage) for stage in config.stages]
+    task = open_task(config, devices)
+    epoch_steps = [task.epoch_steps(stage) for stage in config.stages]
     begun = find_checkpoint(config, resume)
-    state = None if begun is None else read_checkpoint(config, begun, data.class_num)
-    say(f"{data.describe()}; {devices.world} x {devices.device}; writing to {config.output_dir}")
+    state = None if begun is None else read_checkpoint(task, begun)
+    say(f"{task.describe()}; {devices.world} x {devices.device}; writing to {config.output_dir}")
     if state is None:
-        weights, pretrained = initial_weights(config, data.class_num, say)
+        weights, pretrained = task.initial_weights(say)
     else:
         weights, pretrained = state["frozen"] | state["model"], state["pretrained"]
         say(f"going on from step {state['step']} of stage {config.stages[state['stage']].name}, as {begun} has it")
@@ -67,10 +65,9 @@ def train(config: Config, console: Console, *, resume: bool = False) -> Path:
         set_aside(config.output_dir, say)
     journal = _open_journal(config, epoch_steps, console, state) if devices.leads else None
     with journal.open() if journal else nullcontext(), _stop_on_signal() as stopped:
-        progress = Progress(config, data, devices, journal, stopped, pretrained, state)
+        progress = Progress(task, devices, journal, stopped, pretrained, state)
         for number in range(state["stage"] if state else 0, len(config.stages)):
-            size = data.transforms.size
-            run = StageRun(config, number, weights, pretrained, devices, epoch_steps[number], data.class_num, size)
+            run = StageRun(task, number, weights, pretrained, devices, epoch_steps[number])
             if state is not None:
                 run.restore(state)
                 state = None
@@ -89,16 +86,15 @@ class Progress:
 
     def __init__(
         self,
-        config: Config,
-        data: TrainingData,
+        task: Task,
         devices: Devices,
         journal: Journal | None,
         stopped: list[int],
         pretrained: list[str],
         state: dict[str, Any] | None,
     ) -> None:
-        self._config = config
-        self._data = data
+        self._task = task
+        self._config = config = task.config
         self._devices = devices
         self._journal = journal
         self._stopped = stopped
@@ -129,15 +125,20 @@ class Progress:
     def _take_steps(self, run: StageRun) -> None:
         if run.done:  # resumed after its last step
             return
-        for batch in self._data.batches_from(run):
+        for batch in self._batches_from(run):
             figures, stop = run.train_on(batch, bool(self._stopped))
             if self._journal is not None:
-                self._journal.step(self._place(run), figures, len(batch.labels) * self._devices.world)
+                self._journal.step(self._place(run), figures, len(batch) * self._devices.world)
             self._after_step(run)
             if stop:
                 raise Interrupted
             if run.done:
                 return
+
+    def _batches_from(self, run: StageRun) -> Iterator[Any]:
+        """Batches from the run's step on, epoch after epoch, each in an order and with views of its own."""
+        for epoch in count(run.step // run.epoch_steps):
+            yield from self._task.epoch(run.stage, (self._config.seed, run.number, epoch), run.step % run.epoch_steps)
 
     def _after_step(self, run: StageRun) -> None:
         """Evaluate and save where it is time to."""
@@ -164,23 +165,16 @@ class Progress:
         Raises:
             Interrupted: a process was asked to stop meanwhile.
         """
-        query, gallery = self._data.query, self._data.gallery
-        if query is None or gallery is None:
+        if not self._task.can_evaluate:
             return None
         if not self._devices.leads:
             while not self._meet():
                 pass
             return None
-        network = run.encoder(evaluated_size(self._config))
-
-        def encode(views: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-            self._meet()
-            return network(views)
-
-        metrics = evaluate(self._config, encode, query, gallery).figures()
+        metrics = self._task.evaluate(run.weights(), self._meet)
         self._meet(done=True)
-        if self._best is None or metrics["mAP"] > self._best:
-            self._best = metrics["mAP"]
+        if self._best is None or metrics[self._task.best_figure] > self._best:
+            self._best = metrics[self._task.best_figure]
             save_checkpoint(self._config.output_dir / BEST_NAME, run.weights())
         return metrics
 
@@ -227,7 +221,7 @@ class Progress:
 
 
 def _open_journal(
-    config: Config, epoch_steps: Sequence[int], console: Console, state: dict[str, Any] | None
+    config: TrainingConfig, epoch_steps: Sequence[int], console: Console, state: dict[str, Any] | None
 ) -> Journal:
     totals = [max(1, round(stage.epochs * steps)) for stage, steps in zip(config.stages, epoch_steps, strict=True)]
     stage, step = (state["stage"], state["step"]) if state else (0, 0)

@@ -99,23 +99,24 @@ def fit_weights(model: paddle.nn.Layer, weights: Weights, source: str) -> None:
 
 
 class Trunk(paddle.nn.Layer):
-    """The blocks of a backbone below ``first_block``."""
+    """The blocks of a network below ``first_block``: pictures to what the blocks above take."""
 
-    def __init__(self, backbone: nets.MobileNetV1, first_block: int) -> None:
+    def __init__(self, network: nets.MobileNetV1 | nets.PicoDetS, first_block: int) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.network = network
         self.first_block = first_block
 
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Pictures float32 (B, 3, H, W) to the map that the next block takes."""
-        return self.backbone.trunk(x, self.first_block)
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor | list[paddle.Tensor]:
+        """Pictures float32 (B, 3, H, W) to one map, or several."""
+        return self.network.trunk(x, self.first_block)
 
 
 def frozen_trunk(config: Config, weights: Weights, first_block: int, size: tuple[int, int]) -> Encode:
     """Put the blocks below ``first_block`` on Paddle Inference: pictures (B, 3, H, W) to their map."""
     backbone = build_model(config, class_num=1).backbone
     fit_weights(backbone, {name.removeprefix("backbone."): value for name, value in weights.items()}, "the stage")
-    return freeze(Trunk(backbone, first_block), (3, *size))
+    run = freeze(Trunk(backbone, first_block), (3, *size))
+    return lambda views: run(views)[0]
 
 
 def frozen_features(config: Config, weights: Weights, size: tuple[int, int], source: str = "the weights") -> Encode:
@@ -132,9 +133,10 @@ def frozen_features(config: Config, weights: Weights, size: tuple[int, int], sou
     """
     model = build_code_model(config, weights, source)
     try:
-        return freeze(model, (3, *size))
+        run = freeze(model, (3, *size))
     except ValueError as error:
         raise ConfigError(f"pictures of {size[0]} x {size[1]} pixels: {error}") from error
+    return lambda views: run(views)[0]
 
 
 def build_code_model(config: Config, weights: Weights, source: str = "the weights") -> nets.RecModel:
@@ -150,8 +152,10 @@ def build_code_model(config: Config, weights: Weights, source: str = "the weight
     return model
 
 
-def freeze(layer: paddle.nn.Layer, shape: tuple[int, int, int]) -> Encode:
-    """Export a layer that takes one float32 (B, *shape) tensor and run it on Paddle Inference.
+def freeze(
+    layer: paddle.nn.Layer, shape: tuple[int, int, int]
+) -> Callable[[npt.NDArray[np.float32]], list[npt.NDArray[np.float32]]]:
+    """Export a layer that takes one float32 (B, *shape) tensor and run it on Paddle Inference, for all its outputs.
 
     On a CPU this is about ten times as fast as the layer itself, which runs without oneDNN.
     """
@@ -163,4 +167,4 @@ def freeze(layer: paddle.nn.Layer, shape: tuple[int, int, int]) -> Encode:
         engine = Engine.load(
             folder, "gpu" if kind == "gpu" else "cpu", gpu_number=int(number or 0), threads=cpu_threads()
         )
-    return lambda inputs: engine.run([inputs])[0]
+    return lambda inputs: engine.run([inputs])

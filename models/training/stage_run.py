@@ -10,60 +10,51 @@ from typing import Any
 import numpy as np
 import paddle
 
-from models import losses
-
 from .checkpoint import Ema, Weights, to_weights
-from .config import Config, ConfigError, LossTerm
-from .data.loader import Batch
+from .config import ConfigError
 from .devices import Devices
-from .model import Encode, build_model, fit_weights, frozen_features, frozen_trunk
+from .model import fit_weights
 from .optimizer import build_optimizer, build_schedule
+from .task import Task
 
 
 class StageRun:
     """A stage of a training, step by step.
 
     Args:
-        config: the training.
+        task: what is trained.
         number: which stage.
         weights: of the whole network at its start.
         pretrained: names of the parameters that ``backbone_lr_mult`` is for.
         devices: this process among those that train together.
         epoch_steps: steps in an epoch.
-        class_num: number of classes, for a head that counts them itself.
-        input_size: (height, width) of the pictures.
     """
 
     def __init__(
         self,
-        config: Config,
+        task: Task,
         number: int,
         weights: Weights,
         pretrained: Collection[str],
         devices: Devices,
         epoch_steps: int,
-        class_num: int,
-        input_size: tuple[int, int],
     ) -> None:
+        config = task.config
         self.number = number
         self.stage = stage = config.stages[number]
         self.step = 0
         self.epoch_steps = epoch_steps
         self.total_steps = max(1, round(stage.epochs * epoch_steps))
-        self._config = config
+        self._task = task
         self._devices = devices
-        self._model = build_model(config, class_num, stage.first_block)
+        self._model = task.build(stage.first_block)
         fit_weights(self._model, weights, "the network")
         self._model.train()
-        if self._model.head is not None and not any(term.name in losses.NEED_LOGITS for term in config.losses):
-            for parameter in self._model.head.parameters():
-                parameter.stop_gradient = True  # processes would wait for its gradient, which never comes
         self._frozen = {name: value for name, value in weights.items() if name not in self._model.state_dict()}
         self._schedule = build_schedule(stage.optimizer.schedule, epoch_steps, self.total_steps)
         self._optimizer = build_optimizer(stage.optimizer, self._schedule, self._model, pretrained)
         self._ema = Ema(self._model, config.ema_decay) if config.ema_decay is not None else None
-        self._trunk = frozen_trunk(config, weights, stage.first_block, input_size) if stage.first_block else None
-        self._criterion = [(term, build_loss(term)) for term in config.losses]
+        self._trunk = task.freeze_trunk(weights, stage.first_block) if stage.first_block else None
         # Mixed precision needs a GPU; on a CPU Paddle would only warn, at every step.
         self._amp = config.amp if devices.device.startswith("gpu") else None
         if self._amp is not None:
@@ -117,11 +108,7 @@ class StageRun:
         """All weights of the network, those trained in this stage averaged where averages are kept."""
         return self._frozen | (self._ema.to_weights() if self._ema else to_weights(self._model))
 
-    def encoder(self, size: tuple[int, int]) -> Encode:
-        """Freeze the network as it is now: pictures float32 (B, 3, H, W) to features (B, bits)."""
-        return frozen_features(self._config, self.weights(), size)
-
-    def train_on(self, batch: Batch, stopped: bool = False) -> tuple[dict[str, float], bool]:
+    def train_on(self, batch: Any, stopped: bool = False) -> tuple[dict[str, float], bool]:
         """Take one optimiser step.
 
         Args:
@@ -135,14 +122,13 @@ class StageRun:
             FloatingPointError: the loss is not finite; no step was taken.
         """
         # Dropout draws from this: a resumed training has to draw the same.
-        paddle.seed(hash_seed(self._config.seed, self.number, self.step, self._devices.rank))
-        output = self._forward(batch)
+        paddle.seed(hash_seed(self._task.config.seed, self.number, self.step, self._devices.rank))
+        with self._mixed_precision():
+            output = self._task.forward(self._parallel, batch, self._trunk)
         # Outside of mixed precision: inner products of long features overflow in half precision.
-        parts = {term.name: term.weight * evaluate_loss(loss, output, batch) for term, loss in self._criterion}
+        parts, others = self._task.losses(output, batch)
         total = sum(parts.values())
-        figures = {"loss": float(total)} | {name: float(value) for name, value in parts.items()}
-        if "logits" in output:
-            figures["accuracy"] = _accuracy(output["logits"], batch.labels)
+        figures = {"loss": float(total)} | {name: float(value) for name, value in parts.items()} | others
         *means, stop = self._devices.mean([*figures.values(), float(stopped)])
         figures = dict(zip(figures, means, strict=True))
         if not math.isfinite(figures["loss"]):
@@ -162,16 +148,6 @@ class StageRun:
     def _recipe(self) -> str:
         """What the states of the optimiser depend on."""
         return f"{self.stage.optimizer.name} from block {self.stage.first_block} on"
-
-    def _forward(self, batch: Batch) -> dict[str, paddle.Tensor]:
-        views = self._trunk(batch.views) if self._trunk else batch.views
-        try:
-            with self._mixed_precision():
-                output = self._parallel(paddle.to_tensor(views), paddle.to_tensor(batch.labels))
-        except ValueError as error:
-            height, width = batch.views.shape[2:]
-            raise ConfigError(f"DataLoader.Train: pictures of {height} x {width} pixels: {error}") from error
-        return output if isinstance(output, dict) else {"features": output}
 
     def _step_optimizer(self, total: paddle.Tensor) -> None:
         if self._amp is not None:
@@ -199,44 +175,6 @@ class StageRun:
         return paddle.amp.auto_cast(level=self._amp.level, use_promote=False)
 
 
-def build_loss(term: LossTerm) -> paddle.nn.Layer:
-    """Make one loss of ``Loss.Train``.
-
-    Raises:
-        ConfigError: it is unknown or does not take its settings.
-    """
-    if term.name not in losses.LOSSES:
-        raise ConfigError(f"Loss.Train: no loss is called {term.name!r}; there are {', '.join(losses.LOSSES)}")
-    try:
-        return losses.LOSSES[term.name](**term.settings)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"Loss.Train: {term.name}: {error}") from None
-
-
-def evaluate_loss(loss: paddle.nn.Layer, output: dict[str, paddle.Tensor], batch: Batch) -> paddle.Tensor:
-    """Apply a loss to the network's output for a batch, in float32 whatever the network computed in.
-
-    Raises:
-        ConfigError: it does not take them, such as a label that is out of its range.
-    """
-    output = {name: tensor.astype("float32") for name, tensor in output.items()}
-    try:
-        if isinstance(loss, losses.SimilarityPreservingLoss):
-            return loss(output, paddle.to_tensor(batch.teacher), paddle.to_tensor(batch.teacher_group))
-        return loss(output, paddle.to_tensor(batch.labels))
-    except ValueError as error:
-        raise ConfigError(f"Loss.Train: {type(loss).__name__}: {error}") from error
-
-
 def hash_seed(*numbers: int) -> int:
     """Mix numbers into one seed of 31 bits."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0] >> 1)
-
-
-def _accuracy(logits: paddle.Tensor, labels: np.ndarray) -> float:
-    labelled = labels >= 0
-    if not labelled.any():
-        return 0.0
-    # Where they are: of 185,341 classes the logits of a batch are hundreds of megabytes to copy from a GPU.
-    named = logits.argmax(axis=1).numpy()
-    return float((named[labelled] == labels[labelled]).mean())

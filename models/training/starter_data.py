@@ -30,30 +30,43 @@ def prepare(
     target: Annotated[Path, typer.Option(help="where pictures, list files and teachers go")] = Path("data/starter"),
 ) -> None:
     """Write what models/configs/GeneralRecognition/starter_hasher.yaml reads."""
-    target.mkdir(parents=True, exist_ok=True)
-    for name in ("grocery", "caltech", "distractors"):
-        _extract(source / f"{name}.tar", target / name)
-    drink = target / "drink"
-    if not drink.exists():
-        drink.symlink_to((source / "drink" / "gallery").resolve(), target_is_directory=True)
-    lists = {
-        "drink": _drink(drink),
-        "grocery": _grocery(target / "grocery"),
-        "caltech": _caltech(target / "caltech"),
-        "distractors": [(path.name, "") for path in sorted((target / "distractors").iterdir()) if path.is_file()],
-    }
+    lists = allowed_pictures(source, target)
     table = Table("set", "pictures", "classes", title="may be trained on")
     for name, rows in lists.items():
         text = "".join(f"{path}\t{label}\n" for path, label in rows)
         (target / f"{name}.txt").write_text(text, "utf-8")
         _write_teacher(source, target, name, [path for path, _ in rows])
         table.add_row(name, str(len(rows)), str(len({label for _, label in rows if label})))
-    held_out = "".join(f"{path}\t{label}\n" for path, label in _drink(drink, held_out=True))
+    held_out = "".join(f"{path}\t{label}\n" for path, label in _drink(target / "drink", held_out=True))
     (target / "drink_held_out.txt").write_text(held_out, "utf-8")
     # Paths relative to the list file, as the training reads backgrounds.
     names = "".join(f"distractors/{path}\n" for path, _ in lists["distractors"])
     (target / "backgrounds.txt").write_text(names, "utf-8")
     Console().print(table)
+
+
+def allowed_pictures(source: Path, target: Path) -> dict[str, list[tuple[str, str]]]:
+    """Unpack the sets, and list what may be trained on.
+
+    Args:
+        source: folder with drink/, grocery.tar, caltech.tar and distractors.tar.
+        target: gets a folder a set.
+
+    Returns:
+        By set, paths relative to its folder, each with its class; those of distractors are empty.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("grocery", "caltech", "distractors"):
+        _extract(source / f"{name}.tar", target / name)
+    drink = target / "drink"
+    if not drink.exists():
+        drink.symlink_to((source / "drink" / "gallery").resolve(), target_is_directory=True)
+    return {
+        "drink": _drink(drink),
+        "grocery": _grocery(target / "grocery"),
+        "caltech": _caltech(target / "caltech"),
+        "distractors": [(path.name, "") for path in sorted((target / "distractors").iterdir()) if path.is_file()],
+    }
 
 
 def _write_teacher(source: Path, target: Path, name: str, paths: Iterable[str]) -> None:

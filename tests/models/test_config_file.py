@@ -13,7 +13,7 @@ from models.inference.preprocessing import RECOGNITION
 from models.nets import NETS
 from models.training.config import Amp, Config, ConfigError, LossTerm, Metrics, OptimizerConfig, Sampler, Schedule
 from models.training.config_file import load_config
-from models.training.config_file.arch import BACKBONES, HEADS, NECKS
+from models.training.config_file.arch import BACKBONES, DETECTORS, HEADS, NECKS
 from models.training.data.transforms import Transforms
 
 CONFIGS = Path(__file__).parent.parent.parent / "models" / "configs"
@@ -510,7 +510,7 @@ def test_the_starter_trains_as_it_did() -> None:
 
 
 def test_every_architecture_has_its_place() -> None:
-    assert set(BACKBONES) | set(NECKS) | set(HEADS) == set(NETS)
+    assert set(BACKBONES) | set(NECKS) | set(HEADS) | set(DETECTORS) == set(NETS)
     assert not set(BACKBONES) & (set(NECKS) | set(HEADS))
 
 

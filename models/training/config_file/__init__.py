@@ -23,24 +23,21 @@ from typing import Any
 from models.nets import NETS
 from models.yaml_tree import Node, YamlProblem, read_tree, with_override
 
-from ..config import Amp, Arch, Config, ConfigError, LoaderConfig, LossTerm
-from .arch import read_arch, read_losses
+from ..config import Arch, Config, ConfigError, LoaderConfig, LossTerm, TrainingConfig
+from .arch import DETECTORS, read_arch, read_losses
 from .data import read_eval, read_metrics, read_train
+from .detection import read_detection
 from .fields import (
     Reader,
     Reading,
-    Unusable,
     entries,
     flag,
     node_itself,
-    number,
     one_of,
     only,
-    path,
-    text,
-    whole,
     without_effect,
 )
+from .general import GLOBAL, read_common
 from .schedule import read_stages
 
 __all__ = ["load_config"]
@@ -48,8 +45,8 @@ __all__ = ["load_config"]
 _NEED_TEACHER = "SimilarityPreservingLoss"
 
 
-def load_config(file: Path | str, overrides: Iterable[str] = ()) -> Config:
-    """Read and check a configuration.
+def load_config(file: Path | str, overrides: Iterable[str] = ()) -> TrainingConfig:
+    """Read and check a configuration: of a binary feature model, or of a detector where ``Arch.name`` is one.
 
     Args:
         file: YAML in UTF-8. Paths in it are relative to where the command runs, as in PaddleClas.
@@ -68,10 +65,18 @@ def load_config(file: Path | str, overrides: Iterable[str] = ()) -> Config:
     except YamlProblem as error:
         raise ConfigError(str(error)) from None
     reading = Reading()
-    config = _read(reading, root, file.stem)
+    read = read_detection if _is_of_detector(root) else _read
+    config = read(reading, root, file.stem)
     if config is None or reading.problems:
         raise ConfigError("\n".join(reading.problems))
     return config
+
+
+def _is_of_detector(root: Node) -> bool:
+    """Whether ``Arch.name`` is a detector."""
+    arch = root.value.get("Arch") if isinstance(root.value, dict) else None
+    name = arch.value.get("name") if arch is not None and isinstance(arch.value, dict) else None
+    return name is not None and name.value in DETECTORS
 
 
 def _read(reading: Reading, root: Node, stem: str) -> Config | None:
@@ -88,22 +93,18 @@ def _read(reading: Reading, root: Node, stem: str) -> Config | None:
     train, query, gallery = _read_loaders(reading, top.get("DataLoader"), "Stages" in top)
     if "Stages" not in top and "Global" in top:
         reading.require(top["Global"], "epochs", "how often the training sees every picture")
-    general.setdefault("name", stem)
     batch_size = train.sampler.batch_size or None if train is not None else 1
     stages = read_stages(reading, top, general.pop("epochs", None), batch_size)
-    amp, ema = reading.section(top.get("AMP"), _AMP, "AMP"), reading.section(top.get("EMA"), _EMA, "EMA")
     metrics = read_metrics(reading, top.get("Metric"))
     if arch is None or train is None or not stages:
         return None
     _check_together(reading, top, arch, losses, train)
     sampler = replace(train.sampler, batch_size=batch_size or stages[0].batch_size)
     return Config(
-        **_settle(reading, top.get("Global"), general, arch, query is not None),
-        ema_decay=ema.get("decay"),
+        **read_common(reading, top, _of_hashing(general, arch), stem, is_evaluated=query is not None),
         arch=arch,
         losses=losses,
         stages=stages,
-        amp=Amp(**{**_AMP_DEFAULTS, **amp}) if "AMP" in top else None,
         train=replace(train, sampler=sampler),
         query=query,
         gallery=gallery,
@@ -112,19 +113,11 @@ def _read(reading: Reading, root: Node, stem: str) -> Config | None:
     )
 
 
-def _settle(
-    reading: Reading, node: Node | None, given: dict[str, Any], arch: Arch, is_evaluated: bool
-) -> dict[str, Any]:
-    """Make the fields of :class:`Config` that ``Global`` gives, defaults included."""
-    settled = {**_DEFAULTS, "binarize": "round" if _is_sigmoid(arch) else "sign", **given}
-    if "feature_binarize" in given:
-        settled["binarize"] = settled.pop("feature_binarize")
-    settled["device"] = _device(reading, node, settled)
-    if not is_evaluated:
-        settled["eval_during_train"] = False
-        if node is not None and given.get("eval_during_train"):
-            reading.note(node.value["eval_during_train"], "has no effect here: there is no DataLoader.Eval")
-    return settled
+def _of_hashing(general: dict[str, Any], arch: Arch) -> dict[str, Any]:
+    """Fill in what ``Global`` says of codes."""
+    given = {"feature_normalize": False, "feature_binarize": "round" if _is_sigmoid(arch) else "sign", **general}
+    given["binarize"] = given.pop("feature_binarize")
+    return given
 
 
 def _read_loaders(
@@ -164,37 +157,6 @@ def _is_sigmoid(arch: Arch) -> bool:
     return str(arch.backbone.get("name")).endswith("Sigmoid")
 
 
-def _device(reading: Reading, node: Node | None, general: dict[str, Any]) -> str:
-    """Take ``device``, or what ``use_gpu`` says, and remove the latter."""
-    use_gpu = general.pop("use_gpu", None)
-    device = general.get("device", {None: "auto", True: "gpu", False: "cpu"}[use_gpu])
-    if node is not None and use_gpu is not None and (device == "gpu") != use_gpu:
-        reading.refuse(node.value["use_gpu"], f"says otherwise than Global.device, {device}")
-    return str(device)
-
-
-def _image_shape(_: Reading, node: Node) -> tuple[int, int]:
-    value = node.plain()
-    whole_numbers = isinstance(value, list) and all(type(side) is int and side > 0 for side in value)
-    if not whole_numbers or len(value) != 3 or value[0] != 3:
-        raise Unusable(f"must be [3, height, width] in pixels, not {value!r}")
-    return value[1], value[2]
-
-
-_DEFAULTS: dict[str, Any] = {
-    "seed": 0,
-    "output_dir": Path("output"),
-    "checkpoints": None,
-    "pretrained_model": None,
-    "save_interval": 0,
-    "save_interval_s": 120.0,
-    "eval_during_train": True,
-    "eval_interval": 1,
-    "print_batch_step": 10,
-    "image_shape": None,
-    "save_inference_dir": None,
-    "feature_normalize": False,
-}
 _SECTIONS: dict[str, Reader] = {
     "Global": node_itself,
     "Arch": node_itself,
@@ -209,36 +171,11 @@ _SECTIONS: dict[str, Reader] = {
 }
 _ON_FLOATS = "codes are compared by Hamming distance"
 _GLOBAL: dict[str, Reader] = {
-    "name": text,
-    "seed": whole(0, 2**32 - 1),
-    "device": one_of("auto", "cpu", "gpu"),
-    "use_gpu": flag,
-    "output_dir": path,
-    "checkpoints": path,
-    "pretrained_model": path,
-    "epochs": number(above=0),
-    "save_interval": whole(0),
-    "save_interval_s": number(0),
-    "eval_during_train": flag,
-    "eval_interval": whole(1),
+    **GLOBAL,
     "eval_mode": only("retrieval", "binary features are evaluated by retrieval"),
-    "print_batch_step": whole(1),
-    "image_shape": _image_shape,
-    "save_inference_dir": path,
     "feature_normalize": flag,
     "feature_binarize": one_of("sign", "round"),
     "retrieval_feature_from": only("features", "the code is made of the features"),
     "re_ranking": only(False, _ON_FLOATS),
     "sim_block_size": without_effect("the search in Faiss chooses its own blocks"),
-    "use_visualdl": without_effect("output_dir has the log as JSON lines, and the curves as a picture"),
-    "use_dali": without_effect("pictures are decoded and transformed on the CPU, as the service does"),
-    "to_static": without_effect("the export is static, the training is dynamic"),
 }
-_AMP: dict[str, Reader] = {
-    "scale_loss": number(above=0),
-    "use_dynamic_loss_scaling": flag,
-    "level": one_of("O1", "O2"),
-    "use_fp16_test": without_effect("the evaluation is in full precision"),
-}
-_AMP_DEFAULTS: dict[str, Any] = {"level": "O1", "scale_loss": 1.0, "use_dynamic_loss_scaling": False}
-_EMA: dict[str, Reader] = {"decay": number(0, below=1)}

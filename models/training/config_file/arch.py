@@ -27,7 +27,8 @@ from .fields import (
 
 NECKS = ("FC", "Tanh")
 HEADS = ("CosMargin", "FC")
-BACKBONES = tuple(name for name in NETS if name not in (*NECKS, *HEADS))
+DETECTORS = ("PicoDetS",)
+BACKBONES = tuple(name for name in NETS if name not in (*NECKS, *HEADS, *DETECTORS))
 _BYTE = 8
 
 

@@ -38,6 +38,10 @@ class Batch:
     teacher_group: npt.NDArray[np.int64]
     indexes: npt.NDArray[np.int64]
 
+    def __len__(self) -> int:
+        """Count the pictures."""
+        return len(self.labels)
+
 
 def batches(
     dataset: Dataset,

@@ -1,0 +1,1 @@
+"""Training of main-body detectors: boxes, scenes to learn from, assignment, measures."""

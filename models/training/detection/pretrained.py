@@ -1,0 +1,83 @@
+"""What a detector starts from: our own weights, or the COCO weights of PP-PicoDet-S by the layers of its graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from paddle import nn
+
+from ..checkpoint import Weights, load_weights, to_weights
+from ..model import fit_weights
+from ..pretrained import PretrainedError, apply_pretrained, load_pretrained
+from .config import DetectionConfig
+from .detector import build_detector
+
+_BY_LAYER = "Conv_0.weight"  # the first name of weights by layer
+
+
+def initial_detector(config: DetectionConfig, say: Callable[[str], Any]) -> tuple[Weights, list[str]]:
+    """Make the weights that a training starts from.
+
+    Args:
+        config: the training.
+        say: is told what was left random.
+
+    Returns:
+        All weights by name, and the names of those that were pretrained.
+
+    Raises:
+        ConfigError: ``Global.pretrained_model`` does not fit the network.
+        PretrainedError: ``Arch.pretrained`` cannot be had or does not fit.
+    """
+    network = build_detector(config)
+    names = [name for name, _ in network.named_parameters()]
+    if config.pretrained_model is not None:
+        fit_weights(network, load_weights(config.pretrained_model), str(config.pretrained_model))
+        return to_weights(network), names
+    if config.pretrained is False:
+        return to_weights(network), []
+    weights = load_pretrained(str(config.arch["name"]), config.pretrained)
+    if _BY_LAYER in weights:
+        weights = from_layers(network, weights, str(config.pretrained))
+    left_random = apply_pretrained(network, weights)
+    if left_random:
+        say(f"no pretrained weights for {', '.join(left_random)}: random")
+    return to_weights(network), [name for name in names if name not in left_random]
+
+
+def from_layers(network: nn.Layer, layers: Weights, source: str) -> Weights:
+    """Name weights by layer (``Conv_0`` to ``Conv_132``) as our network does.
+
+    The network makes its convolutions in the order of the graph. Where it has fewer classes, each class starts from
+    the mean of all: what any object has in common.
+
+    Args:
+        network: a :class:`models.nets.PicoDetS`.
+        layers: ``Conv_N.weight`` and ``Conv_N.bias``.
+        source: where they come from, for messages.
+
+    Raises:
+        PretrainedError: a layer is missing.
+    """
+    named: Weights = {}
+    convolutions = [(name, layer) for name, layer in network.named_sublayers() if isinstance(layer, nn.Conv2D)]
+    for number, (name, layer) in enumerate(convolutions):
+        for kind, tensor in (("weight", layer.weight), ("bias", layer.bias)):
+            value = layers.get(f"Conv_{number}.{kind}")
+            if value is None:
+                raise PretrainedError(f"{source}: Conv_{number}.{kind} is missing")
+            is_output = name.startswith("head.") and name.endswith(".output")
+            named[f"{name}.{kind}"] = _with_classes(value, len(tensor)) if is_output else value
+    return named
+
+
+def _with_classes(value: np.ndarray, outputs: int) -> np.ndarray:
+    """Replace the rows of classes, which come first, by as many of their mean as there are to be."""
+    surplus = len(value) - outputs
+    if surplus == 0:
+        return value
+    bins = 32
+    classes = value[:-bins].mean(axis=0, keepdims=True)
+    return np.concatenate([np.repeat(classes, outputs - bins, axis=0), value[-bins:]])

@@ -1,0 +1,123 @@
+"""A detector's training from the configuration to the folder that the service loads: small real runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from models.inference import Detector
+from models.training.checkpoint import load_checkpoint, load_weights
+from models.training.config_file import load_config
+from models.training.detection.detector import export_detector
+from models.training.detection.training import Detection
+from models.training.devices import Devices
+from models.training.loop import Interrupted, Progress, train
+from models.training.stage_run import StageRun
+
+CONSOLE = Console(file=sys.stderr, force_terminal=False, width=200)
+
+
+def assert_same(one: Path, other: Path) -> None:
+    first, second = load_checkpoint(one), load_checkpoint(other)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        np.testing.assert_array_equal(second[name], value, err_msg=name)
+
+
+def test_trains_both_stages_and_measures(config_path: Path, pictures: Path) -> None:
+    train(load_config(config_path), CONSOLE)
+    records = [json.loads(line) for line in (pictures / "out" / "train.jsonl").read_text("utf-8").splitlines()]
+    assert [(each["event"], each["stage"], each["step"]) for each in records] == [
+        ("step", "upper", 1),
+        ("step", "upper", 2),
+        ("eval", "upper", 2),
+        ("step", "upper", 3),
+        ("eval", "upper", 3),
+        ("step", "whole", 1),
+        ("eval", "whole", 1),
+    ]
+    assert {"loss", "quality", "box", "distribution"} <= records[0].keys()
+    assert {"hit@1", "hit@5", "AP", "boxes"} <= records[2].keys()
+    assert (pictures / "out" / "curves.png").is_file()
+
+
+def test_the_frozen_parts_stay_as_they_were(config_path: Path, pictures: Path) -> None:
+    """The first stage leaves the backbone alone; the second trains it."""
+    before, _ = Detection.open(load_config(config_path), Devices("cpu")).initial_weights(print)
+    config = load_config(config_path, [f"Global.pretrained_model={pictures / 'start.pdparams'}", "Stages.1.epochs=0.25"])
+    _save(before, pictures / "start.pdparams")
+    train(config, CONSOLE)
+    last, final = load_checkpoint(pictures / "out" / "last.pdparams"), load_weights(pictures / "out" / "final.pdparams")
+    assert last["stage"] == 1
+    changed = {name for name, value in final.items() if not np.array_equal(value, before[name])}
+    assert any(name.startswith("esnet.") for name in changed)
+    assert any(name.startswith("head.") for name in changed)
+
+
+def test_going_on_after_a_stop_gives_the_same_bits(
+    config_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(load_config(config_path, [f"Global.output_dir={pictures / 'whole'}"]), CONSOLE)
+    after_step = Progress._after_step
+    stops = iter([False, True, False, True, False])
+
+    def stop_now_and_then(self: Progress, run: StageRun) -> None:
+        after_step(self, run)
+        if next(stops):
+            raise Interrupted
+
+    monkeypatch.setattr(Progress, "_after_step", stop_now_and_then)
+    config = load_config(config_path)
+    for _ in range(2):
+        with pytest.raises(Interrupted, match="go on with --resume"):
+            train(config, CONSOLE, resume=True)
+    train(config, CONSOLE, resume=True)
+    assert_same(pictures / "out" / "final.pdparams", pictures / "whole" / "final.pdparams")
+
+
+def test_two_devices_draw_what_one_draws(config_path: Path) -> None:
+    config = load_config(config_path)
+    stage = config.stages[0]
+    whole = next(Detection.open(config, Devices("cpu")).epoch(stage, (1,), 0))
+    parts = []
+    for rank in range(2):
+        half = load_config(config_path, ["Stages.0.batch_size=2"])
+        parts.append(next(Detection.open(half, Devices("cpu", rank, 2)).epoch(half.stages[0], (1,), 0)))
+    np.testing.assert_array_equal(np.concatenate([part.views for part in parts]), whole.views)
+    assert [len(each) for part in parts for each in part.objects] == [len(each) for each in whole.objects]
+
+
+def test_an_epoch_can_begin_anywhere(config_path: Path) -> None:
+    task = Detection.open(load_config(config_path), Devices("cpu"))
+    stage = task.config.stages[0]
+    drawn = list(task.epoch(stage, (3,), 0))
+    assert len(drawn) == task.epoch_steps(stage) == 2
+    (last,) = task.epoch(stage, (3,), 1)
+    np.testing.assert_array_equal(last.views, drawn[1].views)
+    assert not np.array_equal(drawn[0].views, drawn[1].views)
+
+
+def test_the_export_finds_what_the_training_graph_finds(config_path: Path, pictures: Path) -> None:
+    config = load_config(config_path)
+    train(config, CONSOLE)
+    folder = export_detector(config, load_weights(pictures / "out" / "final.pdparams"), pictures / "export")
+    assert {path.name for path in folder.iterdir()} == {"inference.json", "inference.pdiparams", "inference.yml"}
+    detector = Detector.load(folder, "cpu")
+    rng = np.random.default_rng(0)
+    for height, width in ((64, 64), (50, 200), (1, 1), (300, 90)):
+        boxes = detector.detect(rng.integers(0, 255, (height, width, 3)).astype(np.uint8), 0.0, 100)
+        assert (boxes[:, :4] >= 0).all()
+        assert (boxes[:, [0, 2]] <= width).all()
+        assert (boxes[:, [1, 3]] <= height).all()
+        assert (np.diff(boxes[:, 4]) <= 0).all()
+
+
+def _save(weights: dict[str, np.ndarray], path: Path) -> None:
+    import paddle
+
+    paddle.save({name: paddle.to_tensor(value) for name, value in weights.items()}, str(path))
