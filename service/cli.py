@@ -23,6 +23,7 @@ from service.commands.options import (
     DeviceOption,
     JsonOption,
     ServerOption,
+    check_drawing,
     load_settings,
     open_gallery_access,
     read_picture,
@@ -132,7 +133,7 @@ def serve(
 
 @app.command(
     epilog="Examples:  shitu search shelf.jpg   |   shitu search shelf.jpg --radius 120 --label Cola --json   |   "
-    "shitu search --item cola-1 --server http://localhost:8000"
+    "shitu search shelf.jpg --draw found.png   |   shitu search --item cola-1 --server http://localhost:8000"
 )
 def search(
     image: Annotated[Path | None, typer.Argument(metavar="[IMAGE]", help="Picture file; - is standard input.")] = None,
@@ -145,6 +146,20 @@ def search(
     top_k: Annotated[int | None, typer.Option("--top-k", "-k", min=1, max=1000, help="Most matches an object.")] = None,
     label: Annotated[str | None, typer.Option("--label", "-l", help="Only items with exactly this label.")] = None,
     whole: Annotated[bool, typer.Option("--whole", help="Take the whole picture as the object: no detection.")] = False,
+    whole_image: Annotated[
+        bool | None,
+        typer.Option(
+            "--whole-image/--boxes-only",
+            help="Search the whole picture beside detected boxes, or only where there are none.",
+            show_default=False,
+        ),
+    ] = None,
+    draw: Annotated[
+        Path | None,
+        typer.Option(
+            "--draw", metavar="FILE", help="Also save the picture with what was found drawn onto it: .png or .jpg."
+        ),
+    ] = None,
     server: ServerOption = None,
     data_dir: DataDirOption = None,
     config: ConfigOption = None,
@@ -156,14 +171,18 @@ def search(
 
     if sum(given is not None for given in (image, code, item)) != 1:
         raise typer.BadParameter("give exactly one of IMAGE, --code and --item")
+    if draw is not None:
+        check_drawing(draw, image)
+    picture = None if image is None else read_picture(image)
     query = Query(
-        picture=None if image is None else read_picture(image),
+        picture=picture,
         code=code,
         item_id=item,
         hamming_radius=radius,
         top_k=top_k,
         label=label,
         detect=False if whole else None,
+        whole_image=whole_image,
     )
     with open_gallery_access(server, data_dir, config, device) as access:
         answer = access.search(query)
@@ -171,6 +190,10 @@ def search(
         print_json(answer)
     else:
         print_matches(answer)
+    if draw is not None and picture is not None:
+        from service.commands.drawing import save_drawing
+
+        save_drawing(draw, picture, answer)
 
 
 if __name__ == "__main__":
