@@ -178,7 +178,7 @@ def detector_dir(export_detector: Callable[[Any], Path]) -> Path:
             # im_shape is the size of the input as (y, x); its ratio to scale_factor is the picture's size.
             size = (im_shape / scale_factor)[0].flip(0)
             boxes = self.quarters / 4 * paddle.concat([size, size])
-            rows = paddle.concat([paddle.zeros([4, 1]), scores, boxes + 0 * image.mean()], axis=1)
+            rows = paddle.concat([paddle.zeros([4, 1]), scores, boxes + 0 * image[0, 0, 0, 0]], axis=1)
             return rows, paddle.full([1], 4, "int32")
 
     return export_detector(FixedBoxes())
