@@ -91,7 +91,8 @@ def draw_marks(picture: Rgb, marks: Sequence[Mark]) -> Rgb:
     tags: list[Box] = []
     # The whole picture last: its tag fits into any corner.
     for outline in sorted(outlines, key=lambda each: each.mark.is_whole_image):
-        pen.tag(outline, tags)
+        others = [each.edge for each in outlines if each is not outline and not each.mark.is_whole_image]
+        pen.tag(outline, tags, others)
     return canvas
 
 
@@ -138,15 +139,15 @@ class _Pen:
         self._border(outline.edge, line + 2 * halo, readable_ink(outline.colour))
         self._border((x1 + halo, y1 + halo, x2 - halo, y2 - halo), line, outline.colour)
 
-    def tag(self, outline: _Outline, taken: list[Box]) -> None:
-        """Write an object's caption beside or in its frame, where the tags in ``taken`` are not, and add it to them."""
+    def tag(self, outline: _Outline, taken: list[Box], others: Sequence[Box]) -> None:
+        """Write an object's caption at its frame, apart from the tags in ``taken``, and add it to them."""
         height = round(self._size * 1.3) + self._pad
         room = max(outline.edge[2] - outline.edge[0], round(_WIDEST_TAG * self._width)) - 2 * self._pad
         caption = self._fitting(*outline.mark.caption, room)
         if caption is None or height > self._height:
             return
         width = self._length(caption) + 2 * self._pad
-        tag = _free_place(outline.edge, width, height, taken, self._canvas)
+        tag = _free_place(outline.edge, (width, height), (self._width, self._height), taken, others)
         taken.append(tag)
         self._plate(tag, outline.colour)
         origin = tag[0] + self._pad, tag[1] + self._pad // 2 + self._size
@@ -221,24 +222,42 @@ def _cut(text: str, length: int) -> str:
     return text[:length].rstrip() + "…"
 
 
-def _free_place(edge: Box, width: int, height: int, taken: Sequence[Box], canvas: Rgb) -> Box:
-    """Find the best place for a tag: at the frame's corners if one is free, else as near above or below as can be."""
+def _free_place(
+    edge: Box, size: tuple[int, int], canvas: tuple[int, int], taken: Sequence[Box], others: Sequence[Box]
+) -> Box:
+    """Find the best place for a tag.
+
+    Args:
+        edge: outer edge of the object's frame.
+        size: width and height of the tag.
+        canvas: width and height of the picture.
+        taken: tags that are there already.
+        others: frames of other objects.
+
+    Returns:
+        Of the frame's corners, in- and outside, one where no tag is, and as little of another object as can be; if
+        there is none, the nearest place above or below with the least of other tags.
+    """
     x1, y1, x2, y2 = edge
-    bottom, right = canvas.shape[0] - height, canvas.shape[1] - width
-    corners = [(x, y) for y in (y1 - height, y2, y1, y2 - height) for x in (x1, x2 - width)]
-    rows = sorted(range(0, bottom + 1, height), key=lambda y: abs(y - y1))
-    places = np.array([*corners, *((x, y) for y in rows for x in (x1, x2 - width))])
-    places = np.clip(places, 0, (right, bottom))
-    covered = _covered(places, width, height, np.array(taken, np.int64).reshape(-1, 4))
-    x, y = (int(value) for value in places[np.argmin(covered)])
+    (width, height), (right, bottom) = size, (canvas[0] - size[0], canvas[1] - size[1])
+    columns = (x1, x2 - width)
+    corners = np.array([(x, y) for y in (y1 - height, y2, y1, y2 - height) for x in columns]).clip(0, (right, bottom))
+    corners = corners[_covered(corners, size, taken) == 0]
+    if len(corners):
+        # In quarters of the tag: a little less is no reason for a less usual corner.
+        place = corners[np.argmin(4 * _covered(corners, size, others) // (width * height))]
+    else:
+        rows = sorted(range(0, bottom + 1, height), key=lambda y: abs(y - y1))
+        places = np.array([(x, y) for y in rows for x in columns]).clip(0, (right, bottom))
+        place = places[np.argmin(_covered(places, size, taken))]
+    x, y = (int(value) for value in place)
     return x, y, x + width, y + height
 
 
-def _covered(
-    places: npt.NDArray[np.int64], width: int, height: int, taken: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
-    """Count the pixels of other tags, int64 (n, 4), that a tag would cover at each place, int64 (m, 2)."""
-    low = np.maximum(places[:, None], taken[None, :, :2])
-    high = np.minimum(places[:, None] + (width, height), taken[None, :, 2:])
-    shared: npt.NDArray[np.int64] = np.maximum(high - low, 0).prod(axis=2).sum(axis=1)
-    return shared
+def _covered(places: npt.NDArray[np.int64], size: tuple[int, int], boxes: Sequence[Box]) -> npt.NDArray[np.int64]:
+    """Count the pixels of boxes that a tag of a size (width, height) would cover at each place, int64 (n, 2)."""
+    corners = np.array(boxes, np.int64).reshape(1, -1, 4)
+    low = np.maximum(places[:, None], corners[:, :, :2])
+    high = np.minimum(places[:, None] + size, corners[:, :, 2:])
+    covered: npt.NDArray[np.int64] = np.maximum(high - low, 0).prod(axis=2).sum(axis=1)
+    return covered

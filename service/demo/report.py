@@ -20,7 +20,7 @@ SHARE_EXPECTED = 0.7
 """Share of right answers below which the demonstration counts as failed."""
 
 _RIGHT_SHOWN = 12
-_GREEN, _RED = (20, 140, 60), (200, 40, 30)
+_GREEN, _RED = (10, 120, 50), (200, 40, 30)
 
 
 def findings_table(title: str, findings: Sequence[Finding]) -> Table:
