@@ -7,6 +7,9 @@ machines), errors in clear lines to standard error. What a command needs is impo
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 import warnings
 from importlib import metadata
 from pathlib import Path
@@ -35,7 +38,8 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # here, where a reader that has gone away is no error
         except typer.Exit:
             raise
         except Exception as error:
@@ -48,6 +52,8 @@ class _Commands(TyperGroup):
             message, code = explained
             print_error(message)
             raise typer.Exit(code) from None
+        else:
+            return result
 
 
 app = typer.Typer(
@@ -63,9 +69,27 @@ app.add_typer(gallery.app, name="gallery")
 
 def main() -> None:
     """Run the command line; the entry point ``shitu``."""
+    _keep_standard_output_for_results()
     # Paddle says so whenever it is imported, on standard error, where our own errors are to stand alone.
     warnings.filterwarnings("ignore", message="No ccache found", category=UserWarning)
     app(prog_name="shitu")
+
+
+def _keep_standard_output_for_results() -> None:
+    """Let what libraries write past Python go to standard error.
+
+    Paddle 3.2.2 tells standard output of each mean in a model's graph, which would spoil ``--json``.
+    """
+    results = sys.stdout
+    if not isinstance(results, io.TextIOWrapper) or sys.stderr is None:
+        return
+    results.flush()
+    unbuffered = results.write_through  # python -u, PYTHONUNBUFFERED
+    own = os.fdopen(os.dup(results.fileno()), "wb", 0 if unbuffered else -1)
+    os.dup2(sys.stderr.fileno(), results.fileno())
+    sys.stdout = io.TextIOWrapper(
+        own, results.encoding, results.errors, line_buffering=results.line_buffering, write_through=unbuffered
+    )
 
 
 def _print_version(wanted: bool) -> None:
