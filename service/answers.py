@@ -6,6 +6,7 @@ from typing import Any
 
 from index_store import IndexStats, Item, Match
 
+from .drawing import Mark
 from .recognizer import Recognition, RecognizedObject
 from .schemas import DroppedAnswer, IndexAnswer, ItemAnswer, MatchAnswer, ObjectAnswer, SearchAnswer
 from .timing import StageTimes
@@ -56,6 +57,18 @@ def search_answer(
         timings_ms={stage: round(seconds * 1000, 3) for stage, seconds in times.seconds.items()},
         **members,
     )
+
+
+def marks_of(answer: SearchAnswer) -> list[Mark]:
+    """Tell how to draw the objects of an answer onto its picture: each with its best match."""
+    marks = []
+    for each in answer.objects:
+        if each.bbox is not None:
+            x1, y1, x2, y2 = each.bbox
+            best = each.matches[0] if each.matches else None
+            label, distance = (best.label, best.distance) if best is not None else (None, None)
+            marks.append(Mark((x1, y1, x2, y2), label, distance, each.is_whole_image))
+    return marks
 
 
 def _object(each: RecognizedObject, explain: bool) -> dict[str, Any]:

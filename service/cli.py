@@ -7,6 +7,9 @@ machines), errors in clear lines to standard error. What a command needs is impo
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 import warnings
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +26,7 @@ from service.commands.options import (
     DeviceOption,
     JsonOption,
     ServerOption,
+    check_drawing,
     load_settings,
     open_gallery_access,
     read_picture,
@@ -34,7 +38,8 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # here, where a reader that has gone away is no error
         except typer.Exit:
             raise
         except Exception as error:
@@ -47,6 +52,8 @@ class _Commands(TyperGroup):
             message, code = explained
             print_error(message)
             raise typer.Exit(code) from None
+        else:
+            return result
 
 
 app = typer.Typer(
@@ -62,9 +69,27 @@ app.add_typer(gallery.app, name="gallery")
 
 def main() -> None:
     """Run the command line; the entry point ``shitu``."""
+    _keep_standard_output_for_results()
     # Paddle says so whenever it is imported, on standard error, where our own errors are to stand alone.
     warnings.filterwarnings("ignore", message="No ccache found", category=UserWarning)
     app(prog_name="shitu")
+
+
+def _keep_standard_output_for_results() -> None:
+    """Let what libraries write past Python go to standard error.
+
+    Paddle 3.2.2 tells standard output of each mean in a model's graph, which would spoil ``--json``.
+    """
+    results = sys.stdout
+    if not isinstance(results, io.TextIOWrapper) or sys.stderr is None:
+        return
+    results.flush()
+    unbuffered = results.write_through  # python -u, PYTHONUNBUFFERED
+    own = os.fdopen(os.dup(results.fileno()), "wb", 0 if unbuffered else -1)
+    os.dup2(sys.stderr.fileno(), results.fileno())
+    sys.stdout = io.TextIOWrapper(
+        own, results.encoding, results.errors, line_buffering=results.line_buffering, write_through=unbuffered
+    )
 
 
 def _print_version(wanted: bool) -> None:
@@ -132,7 +157,7 @@ def serve(
 
 @app.command(
     epilog="Examples:  shitu search shelf.jpg   |   shitu search shelf.jpg --radius 120 --label Cola --json   |   "
-    "shitu search --item cola-1 --server http://localhost:8000"
+    "shitu search shelf.jpg --draw found.png   |   shitu search --item cola-1 --server http://localhost:8000"
 )
 def search(
     image: Annotated[Path | None, typer.Argument(metavar="[IMAGE]", help="Picture file; - is standard input.")] = None,
@@ -145,6 +170,20 @@ def search(
     top_k: Annotated[int | None, typer.Option("--top-k", "-k", min=1, max=1000, help="Most matches an object.")] = None,
     label: Annotated[str | None, typer.Option("--label", "-l", help="Only items with exactly this label.")] = None,
     whole: Annotated[bool, typer.Option("--whole", help="Take the whole picture as the object: no detection.")] = False,
+    whole_image: Annotated[
+        bool | None,
+        typer.Option(
+            "--whole-image/--boxes-only",
+            help="Search the whole picture beside detected boxes, or only where there are none.",
+            show_default=False,
+        ),
+    ] = None,
+    draw: Annotated[
+        Path | None,
+        typer.Option(
+            "--draw", metavar="FILE", help="Also save the picture with what was found drawn onto it: .png or .jpg."
+        ),
+    ] = None,
     server: ServerOption = None,
     data_dir: DataDirOption = None,
     config: ConfigOption = None,
@@ -156,14 +195,18 @@ def search(
 
     if sum(given is not None for given in (image, code, item)) != 1:
         raise typer.BadParameter("give exactly one of IMAGE, --code and --item")
+    if draw is not None:
+        check_drawing(draw, image)
+    picture = None if image is None else read_picture(image)
     query = Query(
-        picture=None if image is None else read_picture(image),
+        picture=picture,
         code=code,
         item_id=item,
         hamming_radius=radius,
         top_k=top_k,
         label=label,
         detect=False if whole else None,
+        whole_image=whole_image,
     )
     with open_gallery_access(server, data_dir, config, device) as access:
         answer = access.search(query)
@@ -171,6 +214,10 @@ def search(
         print_json(answer)
     else:
         print_matches(answer)
+    if draw is not None and picture is not None:
+        from service.commands.drawing import save_drawing
+
+        save_drawing(draw, picture, answer)
 
 
 if __name__ == "__main__":

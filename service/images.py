@@ -132,6 +132,13 @@ def encode_png(pixels: Rgb) -> bytes:
     return stream.getvalue()
 
 
+def encode_jpeg(pixels: Rgb) -> bytes:
+    """Write uint8 RGB (H, W, 3) as a JPEG file of good quality."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=92)
+    return stream.getvalue()
+
+
 def _undecodable(name: str, error: Exception) -> UndecodablePicture:
     # Pillow's own words may quote an object's address; the kind of fault is what helps.
     reason = "it is cut short" if "truncated" in str(error).lower() else "its data are corrupt"

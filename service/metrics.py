@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 _REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _DISTANCE_BUCKETS = (0.0, 0.01, 0.02, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2, 0.25, 0.3, 0.4, 0.5, 1.0)
+_BOX_BUCKETS = (0.0, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 _METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"})
 
 
@@ -43,6 +44,12 @@ class Metrics:
             "Time of one stage in one request",
             ["stage"],
             buckets=_STAGE_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._boxes = Histogram(
+            "shitu_search_detected_boxes",
+            "Boxes that the detector found in one picture, after threshold and limit",
+            buckets=_BOX_BUCKETS,
             registry=self._registry,
         )
         self._top1 = Histogram(
@@ -82,6 +89,10 @@ class Metrics:
         """Note how long each stage of a request took."""
         for stage, duration in seconds.items():
             self._stage_seconds.labels(stage).observe(duration)
+
+    def observe_boxes(self, count: int) -> None:
+        """Note how many boxes the detector found in a picture."""
+        self._boxes.observe(count)
 
     def observe_top1(self, distance: int | None, bits: int) -> None:
         """Note the distance of an object's best match; None: it has none."""

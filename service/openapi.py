@@ -5,7 +5,7 @@ FastAPI cannot derive "a form or JSON on one path" from a signature, so routes s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -83,6 +83,7 @@ def answers(
     description: str = "Done",
     example: Any = None,
     also: Mapping[int, str] | None = None,
+    pictures: Sequence[str] = (),
 ) -> dict[int | str, dict[str, Any]]:
     """Describe the answers of a route: ``responses``.
 
@@ -93,6 +94,7 @@ def answers(
         description: of the good answer.
         example: of the good answer.
         also: further statuses with the same model, and what they mean.
+        pictures: media types of the picture that may come in the place of ``model``.
     """
     described: dict[int | str, dict[str, Any]] = {}
     for good, text in {status: description, **(also or {})}.items():
@@ -101,7 +103,8 @@ def answers(
             content: dict[str, Any] = {"schema": _ref(model)}
             if example is not None:
                 content["example"] = example
-            described[good]["content"] = {"application/json": content}
+            binary = {"schema": {"type": "string", "format": "binary"}}
+            described[good]["content"] = {"application/json": content, **dict.fromkeys(pictures, binary)}
     for bad in sorted({*problems, 500}):
         described[bad] = _problems(bad)
     return described

@@ -79,12 +79,19 @@ class Runtime:
         if self.mismatch is not None:
             raise self.mismatch
 
-    def detect_options(self, detect: bool, threshold: float | None, max_objects: int | None) -> DetectOptions:
+    def detect_options(
+        self,
+        detect: bool,
+        threshold: float | None = None,
+        max_objects: int | None = None,
+        whole_image: bool | None = None,
+    ) -> DetectOptions:
         """Fill in the configured values."""
         return DetectOptions(
             detect,
             self.settings.det_threshold if threshold is None else threshold,
             self.settings.max_objects if max_objects is None else max_objects,
+            self.settings.whole_image if whole_image is None else whole_image,
         )
 
     async def stop(self) -> None:

@@ -156,7 +156,17 @@ class _SearchOptions(RequestModel):
     detect: bool = Field(True, description="look for objects with the detector, if the service has one")
     max_objects: int | None = Field(None, ge=1, le=100, description="most detected boxes")
     det_threshold: float | None = Field(None, ge=0, le=1, description="least score of a detected box")
+    whole_image: bool | None = Field(
+        None,
+        description="search the whole picture beside the detected boxes; it competes with them: of overlapping objects "
+        "with a match the nearest stays. false: only where nothing is detected; unset: the service's default",
+    )
     explain: bool = Field(False, description="also tell what was dropped and what lay just outside the radius")
+    annotate: bool = Field(
+        False,
+        description="answer with the upright picture, its objects drawn onto it, as PNG (JPEG if `Accept` prefers it) "
+        "instead of JSON; so does `Accept: image/png`. Only where the query is a picture",
+    )
 
 
 class SearchForm(_SearchOptions):

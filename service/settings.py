@@ -145,6 +145,9 @@ class Settings(BaseSettings):
     top_k: Annotated[int, Number] = Field(5, ge=1, le=1000, description="most matches an object")
     det_threshold: Annotated[float, Number] = Field(0.2, ge=0, le=1, description="least score of a detected box")
     max_objects: Annotated[int, Number] = Field(5, ge=1, le=100, description="most detected boxes a picture")
+    whole_image: bool = Field(
+        True, description="search the whole picture beside the detected boxes; false: only where nothing is detected"
+    )
     rec_nms_threshold: Annotated[float, Number] = Field(
         0.05, ge=0, le=1, description="overlap (IoU) above which the worse of two recognised objects is dropped"
     )

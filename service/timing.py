@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class StageTimes:
-    """Seconds by stage: decode, detect, hash, search, persist. Used by one thread at a time."""
+    """Seconds by stage: decode, detect, hash, search, draw, persist. Used by one thread at a time."""
 
     def __init__(self) -> None:
         """Start with nothing measured."""

@@ -41,11 +41,20 @@ class Candidate:
 
 @dataclass(frozen=True)
 class DetectOptions:
-    """How to look for objects: not at all, or boxes from ``threshold`` (0 to 1), the best ``max_objects``."""
+    """How to look for objects.
+
+    Attributes:
+        detect: whether to look for boxes at all.
+        threshold: least score of a box, 0 to 1.
+        max_objects: at most so many boxes, the best ones.
+        whole_image: whether the whole picture is a candidate beside the boxes, as in PP-ShiTu; where there are no
+            boxes it is one in any case.
+    """
 
     detect: bool
     threshold: float
     max_objects: int
+    whole_image: bool = True
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,14 @@ class Vision:
         detector = self._detector.clone() if self._detector is not None else None
         return Vision(self._decoder, self._hasher.clone(), detector, batch_size=self._batch_size)
 
+    def decode(self, picture: bytes) -> Rgb:
+        """Decode a picture file to the upright pixels that boxes refer to.
+
+        Raises:
+            PictureError.
+        """
+        return self._decoder.decode(picture)
+
     def find(
         self, picture: bytes, options: DetectOptions, times: StageTimes
     ) -> tuple[list[Candidate], npt.NDArray[np.uint8]]:
@@ -101,7 +118,8 @@ class Vision:
             times: gets the stages decode, detect and hash.
 
         Returns:
-            The detected boxes by descending score, then the whole picture; codes uint8 (n, bits // 8).
+            The detected boxes by descending score, then the whole picture unless ``options`` leave it out; never
+            none at all. Codes uint8 (n, bits // 8).
 
         Raises:
             PictureError.
@@ -109,8 +127,9 @@ class Vision:
         with times.measure("decode"):
             pixels = self._decoder.decode(picture)
         candidates = self._detect(pixels, options, times)
-        height, width = pixels.shape[:2]
-        candidates.append(Candidate((0, 0, width, height), None))
+        if options.whole_image or not candidates:
+            height, width = pixels.shape[:2]
+            candidates.append(Candidate((0, 0, width, height), None))
         with times.measure("hash"):
             codes = self._hasher.hash([_crop(pixels, candidate.box) for candidate in candidates])
         return candidates, codes
@@ -157,7 +176,8 @@ class Vision:
             return []
         with times.measure("detect"):
             rows = self._detector.detect(pixels, options.threshold, options.max_objects)
-        return [Candidate(_whole_pixels(row), float(row[4])) for row in rows]
+        height, width = pixels.shape[:2]
+        return [Candidate(_whole_pixels(row, width, height), float(row[4])) for row in rows]
 
     def _hash(
         self,
@@ -172,10 +192,11 @@ class Vision:
         waiting.clear()
 
 
-def _whole_pixels(row: npt.NDArray[np.float32]) -> Box:
-    """Round a box outwards, so that it keeps at least one pixel; it lies within the picture already."""
+def _whole_pixels(row: npt.NDArray[np.float32], width: int, height: int) -> Box:
+    """Round a box outwards to at least one pixel of the picture, also where float32 is coarser than a pixel."""
     x1, y1, x2, y2 = (float(value) for value in row[:4])
-    return math.floor(x1), math.floor(y1), math.ceil(x2), math.ceil(y2)
+    left, top = min(math.floor(x1), width - 1), min(math.floor(y1), height - 1)
+    return left, top, max(left + 1, min(math.ceil(x2), width)), max(top + 1, min(math.ceil(y2), height))
 
 
 def _crop(pixels: Rgb, box: Box) -> Rgb:

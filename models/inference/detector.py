@@ -14,6 +14,8 @@ from .preprocessing import Image, Preprocessing
 
 Boxes = npt.NDArray[np.float32]
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 class Detector:
     """A main-body detector under PP-ShiTu's export contract. Not thread-safe; see :meth:`clone`.
@@ -94,10 +96,11 @@ def select_boxes(rows: npt.NDArray[np.floating], width: int, height: int, thresh
     """Keep what is a box among a detector's output rows.
 
     Boxes are clipped to the picture; those with a NaN, inverted, empty after the clip, below the threshold or
-    of a negative class (an export's filler when it found nothing) are dropped.
+    of a negative class (an export's filler when it found nothing) are dropped. So are those whose score is no
+    number, or larger than float32 holds.
 
     Args:
-        rows: float (n, 6): class, score, x1, y1, x2, y2 in pixels.
+        rows: float (n, 6) of any precision: class, score, x1, y1, x2, y2 in pixels.
         width, height: of the picture, in pixels.
         threshold: smallest score that counts.
         max_objects: at most so many boxes.
@@ -112,9 +115,10 @@ def select_boxes(rows: npt.NDArray[np.floating], width: int, height: int, thresh
         return np.zeros((0, 5), np.float32)
     if rows.ndim != 2 or rows.shape[1] != 6:
         raise ModelInvalid(f"a detector must give rows (n, 6), not {rows.shape}: this is no PP-ShiTu detector")
-    rows = rows[np.isfinite(rows[:, :2]).all(axis=1) & ~np.isnan(rows[:, 2:]).any(axis=1)]
-    boxes = np.clip(rows[:, 2:], 0, [width, height, width, height])
+    rows = rows[(np.abs(rows[:, :2]) <= _LARGEST).all(axis=1) & ~np.isnan(rows[:, 2:]).any(axis=1)]
+    # Rounded before they are compared: a sliver of a float64 graph may have no width left as float32.
+    boxes = np.clip(rows[:, 2:], 0, [width, height, width, height]).astype(np.float32)
     keep = (rows[:, 0] >= 0) & (rows[:, 1] >= threshold)
     keep &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    found: Boxes = np.concatenate([boxes, rows[:, 1:2]], axis=1)[keep].astype(np.float32)
+    found: Boxes = np.concatenate([boxes, rows[:, 1:2].astype(np.float32)], axis=1)[keep]
     return found[np.argsort(-found[:, 4], kind="stable")][: max(0, max_objects)]

@@ -82,6 +82,7 @@ class Query:
     top_k: int | None = None
     label: str | None = None
     detect: bool | None = None
+    whole_image: bool | None = None
 
 
 class GalleryAccess(Protocol):

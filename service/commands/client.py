@@ -47,6 +47,7 @@ class RemoteGallery:
             "top_k": query.top_k,
             "label": query.label,
             "detect": query.detect if query.picture is not None else None,
+            "whole_image": query.whole_image if query.picture is not None else None,
         }
         return self._post_picture("/search", query.picture, fields)
 

@@ -111,7 +111,7 @@ class LocalGallery:
             self.store  # noqa: B018 (a folder without a gallery is told before the models load)
             self.prepare()
             vision = self.vision if query.detect is False else self.detecting_vision
-            candidates, codes = vision.find(query.picture, self._detection(query.detect), times)
+            candidates, codes = vision.find(query.picture, self._detection(query.detect, query.whole_image), times)
         else:
             codes = self._code_of(query)
         settings = self._settings
@@ -240,8 +240,10 @@ class LocalGallery:
         recommended = Manifest.read(self._settings.hasher_dir, "hasher").hamming_radius
         return choose_radius(self._settings, self.store.bits, recommended)
 
-    def _detection(self, detect: bool | None) -> DetectOptions:
-        return DetectOptions(detect is not False, self._settings.det_threshold, self._settings.max_objects)
+    def _detection(self, detect: bool | None, whole_image: bool | None = None) -> DetectOptions:
+        settings = self._settings
+        whole = settings.whole_image if whole_image is None else whole_image
+        return DetectOptions(detect is not False, settings.det_threshold, settings.max_objects, whole)
 
 
 def _from_hex(text: str, bits: int) -> bytes:

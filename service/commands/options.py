@@ -15,6 +15,8 @@ from .access import CommandError, GalleryAccess
 if TYPE_CHECKING:
     from service.settings import Settings
 
+DRAWING_SUFFIXES = (".png", ".jpg", ".jpeg")
+
 _WHERE = "Where the gallery is"
 
 ConfigOption = Annotated[
@@ -83,6 +85,18 @@ def refuse_both(server: str | None, data_dir: Path | None) -> None:
     """Refuse a server together with a data folder."""
     if server is not None and data_dir is not None:
         raise typer.BadParameter("give either --data-dir or --server: a server has its own data folder")
+
+
+def check_drawing(path: Path, image: Path | None) -> None:
+    """Refuse what no drawing can be saved as, before anything is searched.
+
+    Raises:
+        typer.BadParameter: there is no picture to draw on, or ``path`` ends in no known format.
+    """
+    if image is None:
+        raise typer.BadParameter("needs an IMAGE to draw on", param_hint="--draw")
+    if path.suffix.lower() not in DRAWING_SUFFIXES:
+        raise typer.BadParameter(f"{path} must end in {' or '.join(DRAWING_SUFFIXES)}", param_hint="--draw")
 
 
 def read_picture(path: Path) -> bytes:

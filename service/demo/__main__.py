@@ -20,11 +20,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from service.demo.gallery import Photo, gallery_photos, held_out_photo
 from service.demo.packs import packs
-from service.demo.photo import encode_jpeg
 from service.demo.report import annotate, findings_table, invite, sum_up
 from service.demo.server import ServiceFailed, ServiceProcess
 from service.demo.shelf import ShelfPhoto, sample_boards, shelf_photo
 from service.demo.tour import enrol, search
+from service.images import encode_jpeg
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from service.demo.motifs import Motif, motifs
-from service.demo.panel import Colour, Panel, ink_on, mix
+from service.demo.panel import Panel, ink_on, mix
+from service.drawing import Colour
 
 _WHITE: Colour = (255, 255, 255)
 

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 
 from service.demo.designs import Design, back, front, plain
-from service.demo.panel import Colour, Panel, Picture, mix
+from service.demo.panel import Panel, Picture, mix
 from service.demo.solids import Bag, Carton, Skin, bag, box, revolve
+from service.drawing import Colour
 
 _ART_PX_PER_CM = 28.0
 _METAL: Colour = (202, 206, 212)

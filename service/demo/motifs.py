@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from service.demo.panel import Colour, Panel, mix
+from service.demo.panel import Panel, mix
+from service.drawing import Colour
 
 Motif = Callable[[Panel, float, float, float], None]
 """Draws itself on a panel around (x, y) within a circle of the given radius (panel widths)."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from service.demo.designs import Design
 from service.demo.forms import Body, forms
-from service.demo.panel import Colour
+from service.drawing import Colour
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-Colour = tuple[int, int, int]
+from service.drawing import Colour
+
 Point = tuple[float, float]
 Picture = npt.NDArray[np.uint8]
 

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from service.demo.light import Floats
-from service.demo.panel import Colour, Picture
+from service.demo.panel import Picture
+from service.drawing import Colour
 
 
 @dataclass(frozen=True)
@@ -142,11 +143,3 @@ def develop(scene: Picture, shot: Shot, rng: np.random.Generator) -> Picture:
         # After demosaicing, what is left of a sensor's noise is mostly grey.
         light += rng.standard_normal((height, width, 1)).astype(np.float32) * shot.noise
     return np.clip(np.round(light), 0, 255).astype(np.uint8)
-
-
-def encode_jpeg(picture: Picture, quality: int = 92) -> bytes:
-    """JPEG bytes of an RGB ``uint8 (H, W, 3)`` picture."""
-    done, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise ValueError(f"OpenCV cannot encode a picture of shape {picture.shape} as JPEG")
-    return bytes(data)

@@ -7,8 +7,6 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,12 +14,13 @@ from rich.text import Text
 from service.demo.panel import Picture
 from service.demo.shelf import ShelfPhoto
 from service.demo.tour import Finding
+from service.drawing import Mark, draw_marks
 
 SHARE_EXPECTED = 0.7
 """Share of right answers below which the demonstration counts as failed."""
 
 _RIGHT_SHOWN = 12
-_GREEN, _RED = (20, 140, 60), (200, 40, 30)
+_GREEN, _RED = (10, 120, 50), (200, 40, 30)
 
 
 def findings_table(title: str, findings: Sequence[Finding]) -> Table:
@@ -47,16 +46,13 @@ def findings_table(title: str, findings: Sequence[Finding]) -> Table:
 
 def annotate(shelf: ShelfPhoto, findings: Sequence[Finding]) -> Picture:
     """Draw onto a shelf photo what was found for each pack, and how far away: green where right, red where not."""
-    image = Image.fromarray(shelf.picture)
-    canvas, font = ImageDraw.Draw(image), ImageFont.load_default(17)
-    for box, finding in zip(shelf.boxes.tolist(), findings, strict=True):
-        colour = _GREEN if finding.right else _RED
-        text = "nothing" if finding.found is None else f"{finding.found.split()[0]} {finding.distance}"
-        left, top, width = box[0], box[1], canvas.textlength(text, font=font)
-        canvas.rectangle(box, outline=colour, width=4)
-        canvas.rectangle((left, top - 24, left + width + 8, top), fill=colour)
-        canvas.text((left + 4, top - 22), text, fill="white", font=font)
-    return np.asarray(image)
+    marks = []
+    for (x1, y1, x2, y2), finding in zip(shelf.boxes.tolist(), findings, strict=True):
+        brand = (
+            finding.found.split()[0] if finding.found is not None else None
+        )  # packs stand closer than labels are long
+        marks.append(Mark((x1, y1, x2, y2), brand, finding.distance, colour=_GREEN if finding.right else _RED))
+    return draw_marks(shelf.picture, marks)
 
 
 def sum_up(console: Console, findings: Sequence[Finding]) -> bool:

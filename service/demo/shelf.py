@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 
 from service.demo.packs import Pack
-from service.demo.panel import Colour, Panel, Picture, mix
+from service.demo.panel import Panel, Picture, mix
 from service.demo.photo import Shot, develop, stand
+from service.drawing import Colour
 
 _SCALE = 15.0
 _BOARD_PX = 46

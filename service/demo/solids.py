@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from service.demo.light import Floats, shade
-from service.demo.panel import Colour, Picture
+from service.demo.panel import Picture
+from service.drawing import Colour
 
 _OVERSAMPLE = 2
 

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 
 from service.demo.gallery import Photo
-from service.demo.photo import encode_jpeg
 from service.demo.server import ServiceFailed
+from service.images import encode_jpeg
 
 _BATCH_IMAGES = 16
 

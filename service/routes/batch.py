@@ -177,7 +177,7 @@ async def _hash(
     runtime: Runtime, group: Sequence[_Pictured], detect: bool, times: StageTimes
 ) -> list[Draft | PictureError]:
     own_times = StageTimes()  # groups run at the same time
-    options = runtime.detect_options(detect, None, None)
+    options = runtime.detect_options(detect)
     keep = runtime.settings.keep_images
     pictures = [each.picture for each in group]
     coded = await runtime.inference.run(lambda vision: vision.code(pictures, options, own_times, keep=keep))

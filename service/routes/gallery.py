@@ -196,7 +196,7 @@ async def _draft(
         check_fingerprint(runtime, sent.model_fingerprint)
         return Draft(item_id, sent.label, sent.metadata, bytes.fromhex(sent.code))
     picture = sent.image if isinstance(sent, EnrolForm | ReplaceForm) else sent.image_base64 or b""
-    options = runtime.detect_options(sent.detect, None, None)
+    options = runtime.detect_options(sent.detect)
     keep = runtime.settings.keep_images
     outcomes = await runtime.inference.run(lambda vision: vision.code([picture], options, times, keep=keep))
     if isinstance(outcomes[0], PictureError):

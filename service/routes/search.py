@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from types import MappingProxyType
+
 import numpy as np
 import numpy.typing as npt
 from fastapi import APIRouter, Request
@@ -10,7 +13,11 @@ from starlette.responses import Response
 from index_store import ItemNotFound
 
 from .. import openapi
-from ..answers import search_answer
+from ..answers import marks_of, search_answer
+from ..drawing import draw_marks
+from ..errors import InvalidFields
+from ..images import MEDIA_TYPES, encode_jpeg, encode_png
+from ..negotiation import preferred
 from ..recognizer import Query, Recognition
 from ..runtime import Runtime
 from ..schemas import (
@@ -19,10 +26,13 @@ from ..schemas import (
     SearchJson,
 )
 from ..timing import StageTimes
-from ..vision import Candidate
+from ..vision import Candidate, Vision
 from .common import check_fingerprint, json_response, read_call, runtime_of
 
 router = APIRouter(tags=["search"])
+
+_JSON = "application/json"
+_ENCODERS = MappingProxyType({MEDIA_TYPES["PNG"]: encode_png, MEDIA_TYPES["JPEG"]: encode_jpeg})
 
 _EXAMPLES = {
     "a picture": {"image_base64": "iVBORw0KGgo...", "top_k": 3},
@@ -56,19 +66,30 @@ _ANSWER_EXAMPLE = {
         *(400, 404, 408, 409, 413, 415, 422, 429, 503),
         description="The objects with their matches",
         example=_ANSWER_EXAMPLE,
+        pictures=tuple(_ENCODERS),
     ),
 )
 async def search(request: Request) -> Response:
     """Find the objects in a picture and the gallery's items that look like them.
 
     The query is a picture (a form field `image`, or `image_base64` in JSON), a `code`, or an item of the gallery.
+
+    With `annotate`, or where `Accept` prefers `image/png` or `image/jpeg` to JSON, the answer is the upright picture
+    with a frame, the label and the distance of the best match drawn for each object. Pictures with a side of more than
+    1600 pixels are reduced to that.
     """
     runtime = runtime_of(request)
     with runtime.admission.permit():
         runtime.require_model()
         call = await read_call(request, runtime, SearchForm, SearchJson)
+        picture = call.image if isinstance(call, SearchForm) else call.image_base64
+        media_type = _media_type(request, call.annotate)
+        if media_type != _JSON and picture is None:
+            raise InvalidFields.one(
+                "annotate", "needs a picture to draw on, which a code or an item has not; so does Accept: image/png"
+            )
         times = StageTimes()
-        candidates, codes = await _look(runtime, call, times)
+        candidates, codes = await _look(runtime, call, picture, times)
         query = Query(
             runtime.model.hamming_radius if call.hamming_radius is None else call.hamming_radius,
             runtime.settings.top_k if call.top_k is None else call.top_k,
@@ -76,19 +97,31 @@ async def search(request: Request) -> Response:
             call.explain,
         )
         recognition = await runtime.storage.run(lambda _: runtime.recognizer.recognize(candidates, codes, query, times))
-        _observe(runtime, recognition, times)
-        return json_response(_answer(runtime, recognition, query, times))
+        answer = _answer(runtime, recognition, query, times)
+        if picture is None or media_type == _JSON:
+            response = json_response(answer)
+        else:
+            response = await _drawn(runtime, picture, answer, media_type, times)
+        _observe(runtime, candidates, recognition, times)
+        return response
+
+
+def _media_type(request: Request, annotate: bool) -> str:
+    """Choose what to answer with; where a picture is asked for in so many words, ``Accept`` only chooses its kind."""
+    accept = ",".join(request.headers.getlist("accept"))
+    kinds = tuple(_ENCODERS)
+    if annotate:
+        return preferred(accept, kinds) or kinds[0]
+    return preferred(accept, (_JSON, *kinds)) or _JSON
 
 
 async def _look(
-    runtime: Runtime, call: SearchForm | SearchJson, times: StageTimes
+    runtime: Runtime, call: SearchForm | SearchJson, picture: bytes | None, times: StageTimes
 ) -> tuple[list[Candidate | None], npt.NDArray[np.uint8]]:
     """Get the codes to search, and what each is of."""
-    picture = call.image if isinstance(call, SearchForm) else call.image_base64
     if picture is not None:
-        data = picture
-        options = runtime.detect_options(call.detect, call.det_threshold, call.max_objects)
-        found, codes = await runtime.inference.run(lambda vision: vision.find(data, options, times))
+        options = runtime.detect_options(call.detect, call.det_threshold, call.max_objects, call.whole_image)
+        found, codes = await runtime.inference.run(lambda vision: vision.find(picture, options, times))
         return list(found), codes
     if isinstance(call, SearchJson) and call.code is not None:
         check_fingerprint(runtime, call.model_fingerprint)
@@ -100,12 +133,32 @@ async def _look(
     return [None], _as_row(item.code)
 
 
+async def _drawn(
+    runtime: Runtime, picture: bytes, answer: SearchAnswer, media_type: str, times: StageTimes
+) -> Response:
+    """Answer with the picture and its objects drawn onto it.
+
+    A thread of inference does it, which bounds how many pictures are decoded at a time; decoded again, since kept
+    through the search as many would lie in memory as requests are under way.
+    """
+
+    def draw(vision: Vision) -> bytes:
+        with times.measure("draw"):
+            return _ENCODERS[media_type](draw_marks(vision.decode(picture), marks_of(answer)))
+
+    return Response(await runtime.inference.run(draw), media_type=media_type)
+
+
 def _as_row(code: bytes) -> npt.NDArray[np.uint8]:
     return np.frombuffer(code, np.uint8)[None]
 
 
-def _observe(runtime: Runtime, recognition: Recognition, times: StageTimes) -> None:
+def _observe(
+    runtime: Runtime, candidates: Sequence[Candidate | None], recognition: Recognition, times: StageTimes
+) -> None:
     runtime.metrics.observe_stages(times.seconds)
+    if "detect" in times.seconds:
+        runtime.metrics.observe_boxes(sum(each is not None and not each.is_whole_image for each in candidates))
     for each in recognition.objects:
         runtime.metrics.observe_top1(each.best_distance, runtime.store.bits)
 

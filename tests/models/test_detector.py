@@ -47,6 +47,7 @@ def test_threshold_is_inclusive() -> None:
         (0, np.nan, 1, 1, 5, 5),
         (np.nan, 0.9, 1, 1, 5, 5),
         (0, np.inf, 1, 1, 5, 5),
+        (0, -np.inf, 1, 1, 5, 5),
         (-1, 0.9, 1, 1, 5, 5),  # the filler of an export that found nothing
         (0, 0.1, 1, 1, 5, 5),
     ],
@@ -58,6 +59,32 @@ def test_drops_what_is_no_box(bad: tuple[float, ...]) -> None:
 
 def test_infinite_corners_are_clipped() -> None:
     assert select(rows((0, 0.9, -np.inf, 2, np.inf, 9))) == [[0, 2, 100, 9, 0.9]]
+
+
+def test_corners_far_away_are_clipped() -> None:
+    assert select(rows((0, 0.9, -1e30, -3e38, 1e30, 3e38))) == [[0, 0, 100, 50, 0.9]]
+    assert select(rows((0, 0.9, 1e30, 1e30, 2e30, 2e30))) == []
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        (0, 0.9, 100 - 1e-12, 10, 101, 20),  # nothing is left of it as float32
+        (0, 0.9, 30 + 1e-12, 10, 30 + 2e-12, 20),
+        (0, 1e300, 10, 10, 20, 20),  # a score that float32 cannot hold
+        (1e300, 0.9, 10, 10, 20, 20),
+    ],
+)
+def test_what_float32_cannot_hold_is_no_box(row: tuple[float, ...]) -> None:
+    good = (0.0, 0.3, 1.0, 1.0, 5.0, 5.0)
+    assert select(np.array([row, good], np.float64)) == [[1, 1, 5, 5, 0.3]]
+
+
+@pytest.mark.parametrize("row", [(0, 0.9, 99.999, 10, 101, 20), (0, 0.9, 0, 0, 1e-6, 9), (0, 0.9, -1, -1, 1e-30, 9)])
+def test_slivers_have_some_width(row: tuple[float, ...]) -> None:
+    (box,) = select_boxes(rows(row), 100, 50, 0.2, 5)
+    assert 0 <= box[0] < box[2] <= 100
+    assert 0 <= box[1] < box[3] <= 50
 
 
 def test_one_pixel_boxes_stay() -> None:
@@ -75,6 +102,31 @@ def test_nothing_found_in_any_shape(shape: tuple[int, ...]) -> None:
 def test_output_of_another_kind_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ModelInvalid, match="no PP-ShiTu detector"):
         select_boxes(np.ones(shape, np.float32), 100, 50, 0.2, 5)
+
+
+GOOD = [0, 0.9, 10, 5, 60, 40]
+
+
+@pytest.mark.parametrize(
+    ("output", "boxes"),
+    [
+        (np.zeros((0, 6), np.float32), 0),
+        (np.full((1, 1), -1, np.float32), 0),
+        (np.full((1,), -1, np.float32), 0),
+        (np.array([[-1, 0, 0, 0, 0, 0]], np.float32), 0),
+        (np.array([GOOD], np.float32), 1),
+        (np.array([GOOD, [0, 0.8, 79.9999999999, 5, 81, 40]], np.float64), 1),
+        (np.array([GOOD] * 100, np.float64), 100),
+        (np.full((100, 6), np.nan, np.float32), 0),
+    ],
+)
+def test_graphs_with_any_output_run(
+    constant_detector: Callable[[np.ndarray], Path], output: np.ndarray, boxes: int
+) -> None:
+    detector = Detector.load(constant_detector(output), "cpu")
+    found = detector.detect(np.zeros((50, 80, 3), np.uint8), 0.2, 100)
+    assert found.shape == (boxes, 5)
+    np.testing.assert_allclose(found, np.tile(np.float32([10, 5, 60, 40, 0.9]), (boxes, 1)))
 
 
 @pytest.mark.parametrize("onednn", [True, False])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -157,7 +156,7 @@ def photos() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def detector_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def detector_dir(export_detector: Callable[[Any], Path]) -> Path:
     """A detector under PP-ShiTu's export contract that finds the same boxes in every picture.
 
     In quarters of the picture's width and height: (1, 1, 3, 3) with score 0.9, (1, 1, 3, 2) with 0.8, which lies
@@ -179,17 +178,10 @@ def detector_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
             # im_shape is the size of the input as (y, x); its ratio to scale_factor is the picture's size.
             size = (im_shape / scale_factor)[0].flip(0)
             boxes = self.quarters / 4 * paddle.concat([size, size])
-            rows = paddle.concat([paddle.zeros([4, 1]), scores, boxes + 0 * image.mean()], axis=1)
+            rows = paddle.concat([paddle.zeros([4, 1]), scores, boxes + 0 * image[0, 0, 0, 0]], axis=1)
             return rows, paddle.full([1], 4, "int32")
 
-    folder = tmp_path_factory.mktemp("models") / "detector"
-    shapes = {"image": [None, 3, 640, 640], "im_shape": [None, 2], "scale_factor": [None, 2]}
-    spec = [paddle.static.InputSpec(shape, "float32", name) for name, shape in shapes.items()]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Paddle warns about its own defaults
-        network = paddle.jit.to_static(FixedBoxes(), input_spec=spec, full_graph=True)
-        paddle.jit.save(network, str(folder / "inference"))
-    return folder
+    return export_detector(FixedBoxes())
 
 
 @pytest.fixture(scope="session")

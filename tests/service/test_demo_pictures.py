@@ -10,8 +10,8 @@ import pytest
 
 from service.demo.gallery import gallery_photos, held_out_photo
 from service.demo.packs import Pack, packs
-from service.demo.photo import encode_jpeg
 from service.demo.shelf import ShelfPhoto, sample_boards, shelf_photo
+from service.images import encode_jpeg
 
 
 @pytest.fixture(scope="module")

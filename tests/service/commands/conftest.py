@@ -103,8 +103,10 @@ class Server:
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings but one: no detector, so that the whole picture is the object, whatever models are bundled."""
     for name in [name for name in os.environ if name.upper().startswith("SHITU_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("SHITU_DETECTOR_DIR", "")
 
 
 @pytest.fixture

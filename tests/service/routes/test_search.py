@@ -207,6 +207,66 @@ def test_detection_is_tuned_by_request(
     assert len(seeing_server.search(photo_files["rocket"], hamming_radius="0", **fields)) == count
 
 
+@pytest.mark.parametrize(("setting", "field"), [(True, "false"), (False, None), (False, "false")])
+def test_the_whole_picture_can_be_left_out(
+    serve: Any, tmp_path: Path, detector_dir: Path, photo_files: dict[str, bytes], setting: bool, field: str | None
+) -> None:
+    fields = {} if field is None else {"whole_image": field}
+    with serve(tmp_path, detector_dir=detector_dir, whole_image=setting) as server:
+        file = photo_files["rocket"]
+        assert [found["is_whole_image"] for found in server.search(file, **fields)] == [False] * 3
+        image = base64.b64encode(file).decode()
+        members = {} if field is None else {"whole_image": False}
+        assert len(server.search_json(image_base64=image, **members)) == 3
+        # Where nothing is detected it is the object all the same, and a request can ask for it.
+        for nothing in ({"det_threshold": "0.95"}, {"detect": "false"}):
+            assert [found["is_whole_image"] for found in server.search(file, **fields, **nothing)] == [True]
+        assert [found["is_whole_image"] for found in server.search(file, whole_image="true")] == [False] * 3 + [True]
+
+
+def test_the_whole_picture_competes_with_the_boxes(
+    serve: Any, tmp_path: Path, detector_dir: Path, photos: dict[str, np.ndarray], encode: Any
+) -> None:
+    """Of overlapping objects with a match the nearest stays, be it the whole picture; those without a match stay."""
+    file = encode(photos["astronaut"][:240, :320])
+    with serve(tmp_path, detector_dir=detector_dir) as server:
+        boxes = server.search(file, hamming_radius=str(server.bits))
+        assert [found["matches"] for found in boxes] == [[]] * 4
+        item = server.enrol(file, "the whole")
+        near = server.search(file, hamming_radius="0")
+        assert near[0]["is_whole_image"]
+        assert [match["id"] for match in near[0]["matches"]] == [item["id"]]
+        assert [found["matches"] for found in near[1:]] == [[]] * 3
+        (alone,) = server.search(file, hamming_radius=str(server.bits))
+        assert alone["is_whole_image"]
+        # Without it the better of the two nested boxes and the corner, which overlaps none.
+        kept = server.search(file, hamming_radius=str(server.bits), whole_image="false")
+        assert len(kept) == 2
+        assert [0, 180, 80, 240] in [found["bbox"] for found in kept]
+
+
+def test_explain_finds_what_lay_just_outside_for_every_object(
+    serve: Any, tmp_path: Path, detector_dir: Path, items: dict[str, dict[str, Any]], photo_files: dict[str, bytes]
+) -> None:
+    """Kept and dropped objects alike, against the distances counted bit by bit."""
+    with serve(tmp_path, detector_dir=detector_dir) as server:
+        for name, item in items.items():
+            server.enrol_code(bytes.fromhex(item["code"]), name, id=name)
+        codes = [found["code"] for found in server.search(photo_files["coffee"], hamming_radius="0")]
+        nearest = sorted(min(hamming(code, item["code"]) for item in items.values()) for code in codes)
+        for radius in (0, nearest[1], nearest[-1], server.bits):
+            call = {"hamming_radius": str(radius), "explain": "true", "top_k": "1"}
+            answer = server.client.post("/search", files={"image": photo_files["coffee"]}, data=call).json()
+            assert len(answer["objects"]) + len(answer["dropped"]) == len(codes)
+            for found in answer["objects"] + answer["dropped"]:
+                distances = sorted((hamming(found["code"], item["code"]), name) for name, item in items.items())
+                outside = next(((distance, name) for distance, name in distances if distance > radius), None)
+                told = found["nearest_outside"]
+                assert (None if told is None else (told["distance"], told["id"])) == outside
+                inside = [distance for distance, _ in distances if distance <= radius]
+                assert [match["distance"] for match in found["matches"]] == inside[:1]
+
+
 def test_overlapping_objects_are_dropped_and_explained(
     serve: Any, tmp_path: Path, detector_dir: Path, photos: dict[str, np.ndarray], encode: Any
 ) -> None:
