@@ -1,11 +1,12 @@
-"""Measure how well a model's codes retrieve: ``python -m models.eval -c CONFIG.yaml``."""
+"""Measure how well codes retrieve, or boxes find objects: ``python -m models.eval -c CONFIG.yaml``."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,11 +14,13 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from models.entry_point import explained, start
 
 if TYPE_CHECKING:
     from models.training.config import Config
+    from models.training.detection.config import DetectionConfig
     from models.training.evaluation import EncodeDataset
     from models.training.metrics import Evaluation
 
@@ -38,19 +41,27 @@ def main(
 
     Writes metrics.json, metrics.md, precision_recall.png, bit_balance.png and neighbours.png, and prints the table.
     Several models are compared in one metrics.md and precision_recall.png; each has the rest in a folder of its name.
+
+    Of detectors it measures how often the best box, or one of the best five, is an object of DataLoader.Eval, and the
+    average precision; it writes metrics.json, metrics.md and, for each, boxes_NAME.png with boxes on photos.
     """
     # Imported here, so that --help does not wait for Paddle.
     from models.inference import ModelError
     from models.training.config import ConfigError
     from models.training.config_file import load_config
     from models.training.data.datasets import DatasetError
+    from models.training.detection.config import DetectionConfig
     from models.training.reports.tables import to_table
 
     console = Console(stderr=True)
     with explained(console, ConfigError, DatasetError, ModelError, FloatingPointError, ModuleNotFoundError, OSError):
         settings = load_config(config, override or ())
-        candidates = _weights(settings, weights, with_default=not model) + _folders(settings, model or [])
         folder = output or settings.output_dir / "eval"
+        if isinstance(settings, DetectionConfig):
+            Console().print(_compare_detectors(settings, weights, model, folder, console))
+            console.print(f"wrote {folder}", highlight=False)
+            return
+        candidates = _weights(settings, weights, with_default=not model) + _folders(settings, model or [])
         evaluations = evaluate_all(settings, candidates, folder, console)
     Console().print(to_table(evaluations, settings.name))
     console.print(f"wrote {folder}", highlight=False)
@@ -165,6 +176,41 @@ def _load_weights(config: Config, path: Path) -> EncodeDataset:
     size = evaluated_size(config)
     start_devices(config.device)
     return network_encoder(config, frozen_features(config, load_weights(path), size, source=str(path)))
+
+
+def _compare_detectors(
+    config: DetectionConfig, weights: list[str] | None, folders: list[str] | None, folder: Path, console: Console
+) -> Table:
+    """Measure detectors, by weights and by exported folders."""
+    from models.inference import Detector
+    from models.training.checkpoint import load_weights, trained_weights
+    from models.training.detection.compare import Candidate as DetectorCandidate
+    from models.training.detection.compare import compare_detectors, table_rows
+    from models.training.detection.detector import in_memory_detector
+    from models.training.devices import start_devices
+
+    start_devices(config.device)
+    candidates = []
+    for text in weights or ([] if folders else [str(trained_weights(config.output_dir))]):
+        name, path = _named(text)
+        load = partial(in_memory_detector, config, load_weights(path))
+        candidates.append(DetectorCandidate(name or path.stem, path, load))
+    for text in folders or ():
+        name, path = _named(text)
+        detector = Detector.load(path, config.device)
+        candidates.append(DetectorCandidate(name or path.resolve().name, path, partial(nullcontext, detector)))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        tasks = {one.name: progress.add_task(escape(one.name), total=None) for one in candidates}
+
+        def update(name: str, done: int, total: int) -> None:
+            progress.update(tasks[name], completed=done, total=total)
+
+        results = compare_detectors(config, candidates, folder, update)
+    table = Table("figure", *(escape(name) for name in results), title=escape(config.name), title_justify="left")
+    for row in table_rows(results):
+        table.add_row(*row)
+    return table
 
 
 def _named(text: str) -> tuple[str, Path]:

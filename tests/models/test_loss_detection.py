@@ -86,9 +86,7 @@ def test_distances_beyond_the_bins_count_as_the_nearest() -> None:
 def test_giou_equals_its_formula() -> None:
     boxes = np.array([[0.0, 0, 4, 4], [0, 0, 2, 2], [1, 1, 3, 5], [10, 10, 12, 14]])
     goals = [[1.0, 1, 5, 4], [5, 5, 7, 9], [0, 0, 9, 9], [10, 10, 12, 14]]
-    values, gradient = value_and_gradient(
-        lambda tensor: giou_loss(tensor, paddle.to_tensor(goals, "float64")), boxes
-    )
+    values, gradient = value_and_gradient(lambda tensor: giou_loss(tensor, paddle.to_tensor(goals, "float64")), boxes)
     np.testing.assert_allclose(values, list(map(giou_by_hand, boxes.tolist(), goals)), rtol=1e-9, atol=1e-12)
     # Not at the last pair, where the two are equal and the loss has a kink.
     expected = slopes(lambda rows: sum(map(giou_by_hand, rows, goals[:3])), boxes[:3])

@@ -10,6 +10,7 @@ Rgb = npt.NDArray[np.uint8]
 Rgba = npt.NDArray[np.uint8]
 
 _LONG_SIDE = 320  # of a cutout; scenes are not much larger
+_LEAST_SIDE = 24  # of a box with its margin; smaller ones show too little to be told from what is around
 _ROUNDS = 4  # of GrabCut
 _LEAST_FILL, _MOST_FILL = 0.35, 0.995  # of the box, by a mask that can be believed
 _LEAST_WHOLE = 0.92  # of the mask, in its largest piece
@@ -33,8 +34,8 @@ def cut_out(picture: Rgb, box: npt.ArrayLike) -> Rgba | None:
     left, top = int(max(0, x1 - margin)), int(max(0, y1 - margin))
     right, bottom = int(min(picture.shape[1], x2 + margin)), int(min(picture.shape[0], y2 + margin))
     crop = picture[top:bottom, left:right]
-    scale = min(1.0, _LONG_SIDE / max(crop.shape[:2], default=1))
-    if min(crop.shape[:2], default=0) * scale < 24:
+    scale = min(1.0, _LONG_SIDE / max(1, *crop.shape[:2]))
+    if min(crop.shape[:2]) * scale < _LEAST_SIDE:
         return None
     crop = cv2.resize(crop, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     height, width = crop.shape[:2]
@@ -54,7 +55,8 @@ def cut_from_white(picture: Rgb) -> Rgba | None:
         picture: RGB uint8 (H, W, 3).
 
     Returns:
-        RGBA uint8 (h, w, 4), cropped to the object; None where the border is not white all around.
+        RGBA uint8 (h, w, 4), cropped to the object; None where the border is not white all around, or the object
+        fills too little or nearly all of the picture, or is in pieces.
     """
     scale = min(1.0, _LONG_SIDE / max(picture.shape[:2]))
     picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

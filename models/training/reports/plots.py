@@ -26,11 +26,12 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
 )  # fmt: skip
 _CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 _STYLES = ("-", "--", "-.", ":")
+_MAIN_FIGURES = ("mAP", "hit@1")  # by which the best weights are told
 _PLACE = {"event", "stage", "number", "epoch", "step", "x"}  # of a record, what is no figure
 
 
 def plot_training(log_path: Path, target: Path) -> Path:
-    """Draw loss, learning rate and retrieval metrics of a training, step by step.
+    """Draw loss, learning rate and evaluations of a training, step by step.
 
     Args:
         log_path: the JSONL log of the loop. Where a training was resumed, what was logged again supersedes what came
@@ -45,7 +46,7 @@ def plot_training(log_path: Path, target: Path) -> Path:
     """
     steps, evaluations = read_log(log_path)
     figure, axes = make_figure(9, 8, rows=3, share_x=True)
-    loss, rate, retrieval = axes
+    loss, rate, measured = axes
     _draw_losses(loss, steps)
     x, y = _series(steps, "lr")
     rate.plot(x, y, color=BLUE)
@@ -54,9 +55,9 @@ def plot_training(log_path: Path, target: Path) -> Path:
         rate.set_yscale("log")
     else:
         rate.set_ylim(bottom=0)
-    _draw_retrieval(retrieval, evaluations)
-    retrieval.set_xlabel("optimizer step")
-    retrieval.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _draw_evaluations(measured, evaluations)
+    measured.set_xlabel("optimizer step")
+    measured.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axis in axes:
         _mark_stages(axis, steps, named=axis is loss)
     return save_png(figure, target)
@@ -127,24 +128,26 @@ def _draw_losses(axes: Axes, steps: Sequence[Mapping[str, Any]]) -> None:
         axes.legend(loc="best", frameon=False)
 
 
-def _draw_retrieval(axes: Axes, evaluations: Sequence[Mapping[str, Any]]) -> None:
-    names = dict.fromkeys(["mAP", *(key for record in evaluations for key in record if key not in _PLACE)])
+def _draw_evaluations(axes: Axes, evaluations: Sequence[Mapping[str, Any]]) -> None:
+    found = dict.fromkeys(key for record in evaluations for key in record if key not in (*_PLACE, "boxes"))
+    main = next((name for name in _MAIN_FIGURES if name in found), None)
+    names = list(dict.fromkeys(name for name in (main, *found) if name is not None))
     for number, name in enumerate(names):
         x, y = _series(evaluations, name)
         if not len(y):
             continue
-        style = "-" if name == "mAP" else _STYLES[1 + number % 3]
+        style = "-" if name == main else _STYLES[1 + number % 3]
         axes.plot(x, y, style, marker="o", markersize=4, color=_CYCLE[number % len(_CYCLE)], label=_metric_name(name))
-        if name == "mAP":
+        if name == main:
             best = int(y.argmax())
             star = {"marker": "*", "markersize": 15, "color": BLUE, "zorder": 3}
-            axes.plot(x[best], y[best], linestyle="", label=f"best mAP {y[best]:.4f}", **star)
+            axes.plot(x[best], y[best], linestyle="", label=f"best {name} {y[best]:.4f}", **star)
     axes.set_ylim(0, 1.02)
     if evaluations:
-        _title(axes, "Retrieval on the evaluation pictures", y="share (1 is perfect)")
+        _title(axes, "What the evaluation pictures gave", y="share (1 is perfect)")
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4, fontsize=9, frameon=False)
     else:
-        _title(axes, "Retrieval: nothing was evaluated yet", y="share (1 is perfect)")
+        _title(axes, "Nothing was evaluated yet", y="share (1 is perfect)")
 
 
 def _metric_name(key: str) -> str:

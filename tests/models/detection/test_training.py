@@ -49,7 +49,9 @@ def test_trains_both_stages_and_measures(config_path: Path, pictures: Path) -> N
 def test_the_frozen_parts_stay_as_they_were(config_path: Path, pictures: Path) -> None:
     """The first stage leaves the backbone alone; the second trains it."""
     before, _ = Detection.open(load_config(config_path), Devices("cpu")).initial_weights(print)
-    config = load_config(config_path, [f"Global.pretrained_model={pictures / 'start.pdparams'}", "Stages.1.epochs=0.25"])
+    config = load_config(
+        config_path, [f"Global.pretrained_model={pictures / 'start.pdparams'}", "Stages.1.epochs=0.25"]
+    )
     _save(before, pictures / "start.pdparams")
     train(config, CONSOLE)
     last, final = load_checkpoint(pictures / "out" / "last.pdparams"), load_weights(pictures / "out" / "final.pdparams")
