@@ -42,7 +42,8 @@ class Criterion:
         Args:
             logits: float32 (B, cells, 1), of the scores.
             distances: float32 (B, cells, 4 * bins), of the distributions.
-            objects: of each picture, float32 (n, 4) in pixels.
+            objects: of each picture, float32 (n, 5): x1, y1, x2, y2 in pixels, and the share of the object that is
+                seen, with which the quality that its cells are to have is multiplied.
             ignored: of each picture, regions (m, 4) in which a cell without object is neither right nor wrong.
 
         Returns:
@@ -55,12 +56,13 @@ class Criterion:
         counts = np.ones(scores.shape, np.float32)
         cells, targets = [], []
         for number in range(len(objects)):
-            assigned = assign(scores[number], found[number], objects[number], self._centres_np, self._strides_np)
+            boxes_of, seen = objects[number][:, :4], objects[number][:, 4]
+            assigned = assign(scores[number], found[number], boxes_of, self._centres_np, self._strides_np)
             counts[number][self._inside(ignored[number])] = 0.0
             counts[number][assigned.cells] = 1.0
-            quality[number][assigned.cells] = assigned.quality
+            quality[number][assigned.cells] = assigned.quality * seen[assigned.objects]
             cells.append(number * scores.shape[1] + assigned.cells)
-            targets.append(objects[number][assigned.objects])
+            targets.append(boxes_of[assigned.objects])
         chosen, wanted = np.concatenate(cells), np.concatenate(targets)
         number_found = max(1.0, float(len(chosen)))
         per_cell = quality_focal_loss(logits[..., 0], paddle.to_tensor(quality)) * paddle.to_tensor(counts)

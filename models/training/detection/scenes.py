@@ -67,7 +67,12 @@ class Scene:
         region[laid[..., 3] > 127] = len(self.areas) if counts else 0
 
     def boxes(self) -> tuple[Boxes, Boxes]:
-        """Boxes of what is seen: of the objects, and of those of which too little is seen to count either way."""
+        """Boxes of what is seen.
+
+        Returns:
+            Of the objects float32 (n, 5): x1, y1, x2, y2 in pixels, and the share of the object that is seen; of those
+            of which too little is seen to count either way float32 (m, 4).
+        """
         height, width = self.owner.shape
         objects, ignored = [], []
         for number, area in enumerate(self.areas, start=1):
@@ -77,8 +82,11 @@ class Scene:
                 continue
             box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
             is_small = box[2] - box[0] < _LEAST_SIDE * width or box[3] - box[1] < _LEAST_SIDE * height
-            (ignored if is_small or seen < _LEAST_VISIBLE else objects).append(box)
-        return np.float32(objects).reshape(-1, 4), np.float32(ignored).reshape(-1, 4)
+            if is_small or seen < _LEAST_VISIBLE:
+                ignored.append(box)
+            else:
+                objects.append([*box, min(1.0, seen)])
+        return np.float32(objects).reshape(-1, 5), np.float32(ignored).reshape(-1, 4)
 
 
 class SceneMaker:
@@ -97,7 +105,7 @@ class SceneMaker:
         """Make a scene.
 
         Returns:
-            RGB uint8 (height, width, 3); boxes of its objects float32 (n, 4); boxes that count neither way (m, 4).
+            RGB uint8 (height, width, 3), and what :meth:`Scene.boxes` gives.
         """
         scene = Scene(self._background(rng, height, width))
         layout = rng.choice(["shelf", "table", "single"], p=[0.55, 0.27, 0.18])

@@ -15,7 +15,7 @@ import PIL.Image
 
 from ..data.errors import DatasetError
 from ..data.pictures import read_rgb
-from .boxes import Boxes, areas, intersections
+from .boxes import Boxes, areas, intersections, overlaps
 from .config import BoxPhotos, ComposedScenes
 from .cutouts import Rgb, Rgba
 from .scenes import SceneMaker
@@ -24,6 +24,8 @@ from .views import Sample, blurred, padded, placed, resized
 _PHOTO_SIDE = 320  # longer side that photos are kept at in memory; views are about as large
 _SCENE_SIDE = 288  # of a scene, square root of its area
 _PART_OF = 0.8  # share of a box inside of a better one from which it is a part and no object of its own
+_LEAST_MEMBER, _MOST_MEMBER = 0.12, 0.6  # area of a member of a group, beside the group's
+_SHARED_BY_MEMBERS = 0.2  # overlap (IoU) of two members that lie apart, at most
 
 
 @dataclass(frozen=True)
@@ -132,17 +134,26 @@ def read_photos(list_file: Path) -> list[Rgb]:
 def objects_of(boxes: Boxes, least_score: float, ignored_score: float) -> tuple[Boxes, Boxes]:
     """Part a teacher's boxes (n, 5) into objects (m, 4) and regions that are neither object nor background (k, 4).
 
-    A box that lies mostly inside of a better one is a part of it: neither.
+    A box that lies mostly inside of a better one is a part of it, and one around several others is a group: neither.
     """
+    boxes = boxes[np.argsort(-boxes[:, 4], kind="stable")]
+    boxes = boxes[boxes[:, 4] >= ignored_score]
     objects: list[Boxes] = []
     ignored: list[Boxes] = []
-    for row in boxes[np.argsort(-boxes[:, 4], kind="stable")]:
-        if row[4] < ignored_score:
-            break
+    for row in boxes:
         box = row[:4]
         is_part = len(objects) and intersections(box[None], np.stack(objects)).max() > _PART_OF * areas(box)
-        (ignored if row[4] < least_score or is_part else objects).append(box)
+        is_object = row[4] >= least_score and not is_part and not _is_group(box, boxes[:, :4])
+        (objects if is_object else ignored).append(box)
     return np.float32(objects).reshape(-1, 4), np.float32(ignored).reshape(-1, 4)
+
+
+def _is_group(box: Boxes, others: Boxes) -> bool:
+    """Whether a box (4,) is around two others that lie apart and are not small beside it."""
+    sizes = areas(others)
+    inside = intersections(box[None], others)[0] > _PART_OF * sizes
+    members = others[inside & (sizes > _LEAST_MEMBER * areas(box)) & (sizes < _MOST_MEMBER * areas(box))]
+    return bool((overlaps(members, members) < _SHARED_BY_MEMBERS).any())
 
 
 def _row(line: str, where: str, root: Path) -> BoxRow:
@@ -161,10 +172,9 @@ def _row(line: str, where: str, root: Path) -> BoxRow:
 
 def _small_sample(row: BoxRow, config: BoxPhotos) -> Sample:
     picture, scale = _small(read_rgb(row.path))
-    return Sample(
-        picture,
-        *(boxes * np.float32(scale) for boxes in objects_of(row.boxes, config.least_score, config.ignored_score)),
-    )
+    objects, ignored = objects_of(row.boxes, config.least_score, config.ignored_score)
+    seen = np.ones((len(objects), 1), np.float32)
+    return Sample(picture, np.hstack([objects * np.float32(scale), seen]), ignored * np.float32(scale))
 
 
 def _small(picture: Rgb) -> tuple[Rgb, float]:

@@ -147,7 +147,7 @@ def _write_validation(target: Path) -> None:
         if len(objects):
             name = f"{number:03}.jpg"
             PIL.Image.fromarray(picture).save(folder / name, quality=92)
-            lines.append(json.dumps({"image": name, "boxes": objects.tolist()}) + "\n")
+            lines.append(json.dumps({"image": name, "boxes": objects[:, :4].tolist()}) + "\n")
     (target / "validation.jsonl").write_text("".join(lines), "utf-8")
 
 

@@ -39,7 +39,7 @@ class Batch:
 
     Attributes:
         views: float32 (B, 3, height, width), normalized.
-        objects: boxes of each picture, float32 (n, 4) in pixels.
+        objects: boxes of each picture, float32 (n, 5) in pixels, with the share of the object that is seen.
         ignored: of each, regions that are neither object nor background, float32 (m, 4).
     """
 

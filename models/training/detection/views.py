@@ -20,7 +20,8 @@ class Sample:
 
     Attributes:
         picture: RGB uint8 (H, W, 3).
-        objects: float32 (n, 4), in pixels.
+        objects: float32 (n, 5): x1, y1, x2, y2 in pixels, and the share of the object that is seen. What is whole is
+            more of a main body than what is cut off.
         ignored: float32 (m, 4), regions that are neither object nor background.
     """
 
@@ -40,7 +41,8 @@ def placed(rng: np.random.Generator, sample: Sample, height: int, width: int) ->
     picture = cv2.warpAffine(sample.picture, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=[grey] * 3)
     objects, left = _moved(sample.objects, scale, offset, height, width)
     ignored, _ = _moved(sample.ignored, scale, offset, height, width)
-    cut_off = objects[(left < _LEAST_LEFT) & (left > _LEAST_NOTED)]
+    objects[:, 4] *= left
+    cut_off = objects[(left < _LEAST_LEFT) & (left > _LEAST_NOTED), :4]
     return Sample(picture, objects[left >= _LEAST_LEFT], np.concatenate([ignored, cut_off]))
 
 
@@ -54,7 +56,7 @@ def padded(rng: np.random.Generator, sample: Sample) -> Sample:
         sample.picture, bars[0], bars[0], bars[1], bars[1], cv2.BORDER_CONSTANT, value=[grey] * 3
     )
     shift = np.float32([bars[1], bars[0]] * 2)
-    return Sample(picture, sample.objects + shift, sample.ignored + shift)
+    return Sample(picture, *(_with_corners(each, each[:, :4] + shift) for each in (sample.objects, sample.ignored)))
 
 
 def resized(sample: Sample, height: int, width: int) -> Sample:
@@ -62,7 +64,7 @@ def resized(sample: Sample, height: int, width: int) -> Sample:
     have_height, have_width = sample.picture.shape[:2]
     scale = np.float32([width / have_width, height / have_height] * 2)
     picture = cv2.resize(sample.picture, (width, height), interpolation=cv2.INTER_LINEAR)
-    return Sample(picture, sample.objects * scale, sample.ignored * scale)
+    return Sample(picture, *(_with_corners(each, each[:, :4] * scale) for each in (sample.objects, sample.ignored)))
 
 
 def blurred(rng: np.random.Generator, sample: Sample) -> Sample:
@@ -78,7 +80,9 @@ def mirrored(sample: Sample) -> Sample:
     width = sample.picture.shape[1]
 
     def mirror(boxes: Boxes) -> Boxes:
-        return np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
+        return _with_corners(
+            boxes, np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
+        )
 
     return Sample(sample.picture[:, ::-1], mirror(sample.objects), mirror(sample.ignored))
 
@@ -97,6 +101,11 @@ def _moved(
     boxes: Boxes, scale: npt.NDArray[np.float64], offset: npt.NDArray[np.float64], height: int, width: int
 ) -> tuple[Boxes, npt.NDArray[np.float32]]:
     """Scale, move and clip boxes; also tell the share of each that is left."""
-    moved = boxes * np.float32([*scale, *scale]) + np.float32([*offset, *offset])
+    moved = boxes[:, :4] * np.float32([*scale, *scale]) + np.float32([*offset, *offset])
     clipped = np.clip(moved, 0, np.float32([width, height, width, height]))
-    return clipped, areas(clipped) / np.maximum(areas(moved), 1e-6)
+    return _with_corners(boxes, clipped), areas(clipped) / np.maximum(areas(moved), 1e-6)
+
+
+def _with_corners(boxes: Boxes, corners: Boxes) -> Boxes:
+    """Give boxes (n, 4 or more) other corners (n, 4)."""
+    return np.concatenate([corners, boxes[:, 4:]], axis=1)
