@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 DEVICE ?= cpu
 EXTRAS := $(DEVICE),train,test
 SHARED ?= ../shared
+STARTER_DETECTOR := models/configs/Detection/starter_detector.yaml
 STARTER := models/configs/GeneralRecognition/starter_hasher.yaml
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo serve test test-slow lint format bench starter-hasher deep-hash clean
+.PHONY: help install demo serve test test-slow lint format bench starter-hasher starter-detector deep-hash clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +53,12 @@ starter-hasher: install  ## train the bundled hash model again, resumable (hours
 	$(BIN)/python -m models.export -c $(STARTER) --target models/starter/hasher
 	$(BIN)/python -m models.recommend --model models/starter/hasher --write \
 	  --root data/starter/drink --list data/starter/drink_held_out.txt
+
+starter-detector: install  ## train the bundled detector again, resumable (an hour on a CPU; SHARED=DIR holds the data)
+	$(BIN)/python -m models.training.detection.starter_data --source $(SHARED)/data --target data/starter_detector
+	$(BIN)/python -m models.train -c $(STARTER_DETECTOR) --resume \
+	  -o Arch.pretrained=$(SHARED)/data/pretrained/picodet_s_416_coco.npz
+	$(BIN)/python -m models.export -c $(STARTER_DETECTOR) --target models/starter/detector
 
 deep-hash: install  ## train and compare the deep-hash methods on CIFAR-10, resumable (an hour; SHARED=DIR holds the data)
 	$(BIN)/python benchmarks/cifar10_hash.py --train --shared $(SHARED)

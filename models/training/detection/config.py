@@ -66,7 +66,8 @@ class DetectionConfig(TrainingConfig):
 
     Attributes:
         arch: ``name`` and settings, for :func:`models.nets.build`.
-        pretrained: False, or a file or address of weights: ours, or the COCO ones of PP-PicoDet by layer.
+        pretrained: False; a file or address of weights, ours or the COCO ones of PP-PicoDet by layer; or the folder of
+            an exported detector.
         loss: weights of its parts.
         image_shape: (height, width) of the pictures, in training and in the export.
         sources: where pictures come from.

@@ -1,12 +1,17 @@
-"""What a detector starts from: our own weights, or the COCO weights of PP-PicoDet-S by the layers of its graph."""
+"""What a detector starts from: weights of ours, an exported detector, or PP-PicoDet-S's COCO weights by layer."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paddle
 from paddle import nn
+
+from models.inference import ModelError, ModelFiles
 
 from ..checkpoint import Weights, load_weights, to_weights
 from ..model import fit_weights
@@ -15,6 +20,7 @@ from .config import DetectionConfig
 from .detector import build_detector
 
 _BY_LAYER = "Conv_0.weight"  # the first name of weights by layer
+_EXPORTED_NAME = re.compile(r"conv(2d)?_(?P<number>\d+)\.(?P<kind>[wb])_")
 
 
 def initial_detector(config: DetectionConfig, say: Callable[[str], Any]) -> tuple[Weights, list[str]]:
@@ -38,13 +44,37 @@ def initial_detector(config: DetectionConfig, say: Callable[[str], Any]) -> tupl
         return to_weights(network), names
     if config.pretrained is False:
         return to_weights(network), []
-    weights = load_pretrained(str(config.arch["name"]), config.pretrained)
+    is_folder = isinstance(config.pretrained, str) and Path(config.pretrained).is_dir()
+    if is_folder:
+        weights = read_export(Path(str(config.pretrained)))
+    else:
+        weights = load_pretrained(str(config.arch["name"]), config.pretrained)
     if _BY_LAYER in weights:
         weights = from_layers(network, weights, str(config.pretrained))
     left_random = apply_pretrained(network, weights)
     if left_random:
         say(f"no pretrained weights for {', '.join(left_random)}: random")
     return to_weights(network), [name for name in names if name not in left_random]
+
+
+def read_export(folder: Path) -> Weights:
+    """Read the weights of a detector that ``models.export`` wrote, by layer as :func:`from_layers` takes them.
+
+    An export names its parameters by the order in which its layers were made.
+
+    Raises:
+        PretrainedError: the folder holds no export of a PicoDet.
+    """
+    try:
+        files = ModelFiles.find(folder)
+        # Graph and parameters are no pickles: nothing in them is run.
+        layer = paddle.jit.load(str(files.graph.with_suffix("")))
+    except (ModelError, RuntimeError, ValueError, OSError) as error:
+        raise PretrainedError(f"{folder} cannot be read as an exported detector: {error}") from error
+    found = [(match, tensor) for tensor in layer.parameters() if (match := _EXPORTED_NAME.search(tensor.name))]
+    order = {number: at for at, number in enumerate(sorted({int(match["number"]) for match, _ in found}))}
+    kinds = {"w": "weight", "b": "bias"}
+    return {f"Conv_{order[int(match['number'])]}.{kinds[match['kind']]}": tensor.numpy() for match, tensor in found}
 
 
 def from_layers(network: nn.Layer, layers: Weights, source: str) -> Weights:

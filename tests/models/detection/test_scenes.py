@@ -31,7 +31,7 @@ def scene() -> Scene:
 def test_an_object_has_the_box_it_was_laid_into(scene: Scene) -> None:
     scene.lay(solid(40, 20), shift(30, 50))
     objects, ignored = scene.boxes()
-    np.testing.assert_array_equal(objects, [[30, 50, 50, 90]])
+    np.testing.assert_array_equal(objects, [[30, 50, 50, 90, 1]])
     assert len(ignored) == 0
     assert scene.picture[70, 40].tolist() == [200, 30, 30]
     assert scene.picture[20, 20].tolist() == [0, 0, 0]
@@ -43,7 +43,7 @@ def test_what_is_hidden_is_no_part_of_a_box(scene: Scene) -> None:
     scene.lay(solid(40, 50), shift(40, 10))
     scene.lay(solid(40, 50), shift(50, 10))
     objects, ignored = scene.boxes()
-    np.testing.assert_array_equal(objects, [[10, 10, 40, 50], [50, 10, 100, 50]])
+    np.testing.assert_allclose(objects, [[10, 10, 40, 50, 0.6], [50, 10, 100, 50, 1]], rtol=1e-6)
     np.testing.assert_array_equal(ignored, [[40, 10, 50, 50]])
 
 
@@ -52,7 +52,7 @@ def test_what_lies_outside_counts_as_hidden(scene: Scene) -> None:
     scene.lay(solid(40, 40), shift(-28, 60))
     scene.lay(solid(40, 40), shift(500, 60))
     objects, ignored = scene.boxes()
-    np.testing.assert_array_equal(objects, [[WIDTH - 30, 0, WIDTH, 40]])
+    np.testing.assert_array_equal(objects, [[WIDTH - 30, 0, WIDTH, 40, 0.75]])
     np.testing.assert_array_equal(ignored, [[0, 60, 12, 100]])
 
 
@@ -60,13 +60,14 @@ def test_a_backdrop_hides_but_is_no_object(scene: Scene) -> None:
     scene.lay(solid(40, 40), shift(10, 10))
     scene.lay(solid(40, 10), shift(10, 10), counts=False)
     objects, _ = scene.boxes()
-    np.testing.assert_array_equal(objects, [[20, 10, 50, 50]])
+    np.testing.assert_array_equal(objects, [[20, 10, 50, 50, 0.75]])
 
 
 def test_a_smaller_object_keeps_its_place(scene: Scene) -> None:
     scene.lay(solid(200, 100), np.float64([[0.2, 0, 40], [0, 0.2, 60]]))
     objects, _ = scene.boxes()
-    np.testing.assert_allclose(objects, [[40, 60, 60, 100]], atol=1)
+    np.testing.assert_allclose(objects[:, :4], [[40, 60, 60, 100]], atol=1)
+    assert objects[0, 4] == pytest.approx(1.0, abs=0.1)
 
 
 def maker() -> SceneMaker:
@@ -82,12 +83,14 @@ def test_scenes_have_objects_inside_of_the_picture() -> None:
         picture, objects, ignored = scenes.make(np.random.default_rng(seed), HEIGHT, WIDTH)
         assert picture.shape == (HEIGHT, WIDTH, 3)
         assert picture.dtype == np.uint8
+        assert objects.shape[1:] == (5,)
+        assert ignored.shape[1:] == (4,)
+        assert ((objects[:, 4] >= 0.5) & (objects[:, 4] <= 1)).all()
         for boxes in (objects, ignored):
             assert boxes.dtype == np.float32
-            assert boxes.shape[1:] == (4,)
             assert (boxes >= 0).all()
-            assert (boxes[:, 2:] <= [WIDTH, HEIGHT]).all()
-            assert (boxes[:, 2:] > boxes[:, :2]).all()
+            assert (boxes[:, 2:4] <= [WIDTH, HEIGHT]).all()
+            assert (boxes[:, 2:4] > boxes[:, :2]).all()
         counts.append(len(objects))
     assert np.mean(np.array(counts) > 0) > 0.9
     assert max(counts) >= 4

@@ -23,7 +23,7 @@ def marked(box: tuple[int, int, int, int], height: int = 100, width: int = 150) 
     """A grey picture whose one object is red."""
     picture = np.full((height, width, 3), 90, np.uint8)
     picture[box[1] : box[3], box[0] : box[2]] = (255, 0, 0)
-    return Sample(picture, np.float32([box]), np.zeros((0, 4), np.float32))
+    return Sample(picture, np.float32([[*box, 1]]), np.zeros((0, 4), np.float32))
 
 
 def red_box(picture: np.ndarray) -> list[int]:
@@ -39,7 +39,7 @@ def test_boxes_stay_on_their_objects() -> None:
     views += [view for view in (placed(rng, sample, 96, 96) for _ in range(30)) if len(view.objects)]
     assert len(views) > 20
     for view in views:
-        np.testing.assert_allclose(view.objects[0], red_box(view.picture), atol=3)
+        np.testing.assert_allclose(view.objects[0, :4], red_box(view.picture), atol=3)
 
 
 def test_what_leaves_the_picture_is_an_object_no_more() -> None:
@@ -49,6 +49,7 @@ def test_what_leaves_the_picture_is_an_object_no_more() -> None:
         view = placed(rng, marked((0, 0, 30, 100)), 96, 96)
         assert len(view.objects) + len(view.ignored) <= 1
         lost += not len(view.objects)
+        assert ((view.objects[:, 4] >= 0.5) & (view.objects[:, 4] <= 1)).all()
     assert lost > 0
 
 
@@ -67,6 +68,18 @@ def test_a_teachers_boxes_are_parted_by_their_scores() -> None:
     np.testing.assert_array_equal(ignored, rows[[1, 3], :4])
 
 
+def test_a_box_around_several_is_a_group() -> None:
+    members = [[0, 0, 48, 100, 0.5], [52, 0, 100, 100, 0.3]]
+    rows = np.float32([[0, 0, 100, 100, 0.9], *members])
+    objects, ignored = objects_of(rows, 0.42, 0.2)
+    np.testing.assert_array_equal(objects, rows[[1], :4])
+    np.testing.assert_array_equal(ignored, rows[[0, 2], :4])
+    # One member, or two that are nearly the same, or small ones: the whole is the object.
+    for parts in ([members[0]], [members[0], [2, 0, 50, 100, 0.4]], [[0, 0, 20, 20, 0.5], [50, 0, 70, 20, 0.5]]):
+        objects, _ = objects_of(np.float32([rows[0], *parts]), 0.42, 0.2)
+        np.testing.assert_array_equal(objects, rows[[0], :4])
+
+
 def test_sources_draw_by_the_seed(pictures: Path) -> None:
     for config in (photos(pictures), ComposedScenes(pictures / "cutouts", pictures / "photos.txt")):
         first, second = open_source(config), open_source(config)
@@ -81,7 +94,7 @@ def test_large_photos_are_kept_small_with_their_boxes(tmp_path: Path) -> None:
     (tmp_path / "boxes.jsonl").write_text(json.dumps({"image": "large.png", "boxes": [[100, 200, 300, 800]]}), "utf-8")
     (sample,) = open_source(photos(tmp_path))._samples
     assert max(sample.picture.shape) == 320
-    np.testing.assert_allclose(sample.objects, [[32, 64, 96, 256]], atol=0.5)
+    np.testing.assert_allclose(sample.objects, [[32, 64, 96, 256, 1]], atol=0.5)
 
 
 def test_shares_add_up() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from models import nets
 from models.inference import Detector
 from models.training.checkpoint import load_checkpoint, load_weights
 from models.training.config_file import load_config
@@ -17,8 +20,10 @@ from models.training.detection.detector import export_detector
 from models.training.detection.training import Detection
 from models.training.devices import Devices
 from models.training.loop import Interrupted, Progress, train
+from models.training.pretrained import PretrainedError
 from models.training.stage_run import StageRun
 
+ROOT = Path(__file__).parents[3]
 CONSOLE = Console(file=sys.stderr, force_terminal=False, width=200)
 
 
@@ -123,3 +128,61 @@ def _save(weights: dict[str, np.ndarray], path: Path) -> None:
     import paddle
 
     paddle.save({name: paddle.to_tensor(value) for name, value in weights.items()}, str(path))
+
+
+def test_a_training_can_start_from_an_export(config_path: Path, pictures: Path) -> None:
+    """Whatever else the process made before, the layers are told by their order."""
+    config = load_config(config_path)
+    weights, _ = Detection.open(config, Devices("cpu")).initial_weights(print)
+    nets.build("PicoDetS")
+    export_detector(config, weights, pictures / "export")
+    again = load_config(config_path, [f"Arch.pretrained={pictures / 'export'}"])
+    started, pretrained = Detection.open(again, Devices("cpu")).initial_weights(print)
+    assert set(pretrained) == set(weights)
+    for name, value in weights.items():
+        np.testing.assert_array_equal(started[name], value, err_msg=name)
+    (pictures / "export" / "inference.pdiparams").write_bytes(b"torn")
+    with pytest.raises(PretrainedError, match="cannot be read as an exported detector"):
+        Detection.open(again, Devices("cpu")).initial_weights(print)
+
+
+COMMAND = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)], env=COMMAND, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_commands_check_train_measure_and_export(config_path: Path, pictures: Path) -> None:
+    checked = run("models.train", "-c", config_path, "--check")
+    assert checked.returncode == 0, checked.stderr
+    assert "67% ComposedScenes" in checked.stderr
+    assert not (pictures / "out").exists()
+    trained = run("models.train", "-c", config_path)
+    assert trained.returncode == 0, trained.stderr
+    exported = run("models.export", "-c", config_path)
+    assert exported.returncode == 0, exported.stderr
+    measured = run("models.eval", "-c", config_path, "--model", pictures / "out" / "export", "--weights", f"w={pictures / 'out' / 'final.pdparams'}")  # fmt: skip
+    assert measured.returncode == 0, measured.stderr
+    figures = json.loads((pictures / "out" / "eval" / "metrics.json").read_text("utf-8"))
+    assert set(figures) == {"w", "export"}
+    assert "best box is an object" in measured.stdout
+    assert {path.name for path in (pictures / "out" / "eval").iterdir()} == {
+        "metrics.json",
+        "metrics.md",
+        "boxes_w.png",
+        "boxes_export.png",
+    }
+    refused = run("models.export", "-c", config_path, "--hamming-radius", "5")
+    assert refused.returncode == 2
+    assert "this is a detector" in refused.stderr
+
+
+def test_a_check_names_everything_that_would_fail(config_path: Path, pictures: Path) -> None:
+    (pictures / "3.png").write_bytes(b"no picture")
+    checked = run("models.train", "-c", config_path, "--check", "-o", "Arch.pretrained=nowhere.npz")
+    assert checked.returncode == 2
+    assert "3.png cannot be decoded" in checked.stderr
+    assert "Traceback" not in checked.stderr
