@@ -17,6 +17,7 @@ SIDE = 512
 _LONG_SIDE = (0.4, 0.62)  # of an object, in shares of the scene; no more pixels than a cutout has
 _WIDEST = 1.1  # of an object, in shares of its part of the scene's width: neighbours may hide a little of each other
 _TURN = 5.0  # degrees, standard deviation
+_TRIES = 100
 
 
 def compose(rng: np.random.Generator, cutouts: Sequence[Rgba], background: Rgb) -> tuple[Rgb, Boxes]:
@@ -29,14 +30,18 @@ def compose(rng: np.random.Generator, cutouts: Sequence[Rgba], background: Rgb) 
 
     Returns:
         RGB uint8 (SIDE, SIDE, 3); boxes of what is seen of each cutout, in their order, float32 (n, 4) in pixels.
+
+    Raises:
+        ValueError: there are more than fit.
     """
-    while True:
+    for _ in range(_TRIES):
         scene = Scene(_square(background))
         for number, cutout in enumerate(cutouts):
             scene.lay(cutout, _place(rng, cutout, number, len(cutouts)))
         objects, _ = scene.boxes()
         if len(objects) == len(cutouts):
             return scene.picture, objects
+    raise ValueError(f"{len(cutouts)} cutouts were not all seen in any of {_TRIES} scenes")
 
 
 def _square(photo: Rgb) -> Rgb:

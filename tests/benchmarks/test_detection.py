@@ -109,6 +109,14 @@ def test_scenes_show_every_product_inside_and_are_the_same_again(count: int) -> 
         np.testing.assert_array_equal(same, boxes)
 
 
+def test_more_cutouts_than_fit_are_refused() -> None:
+    from common.drink_scenes import compose
+
+    square = np.full((40, 40, 4), 255, np.uint8)
+    with pytest.raises(ValueError, match="30 cutouts were not all seen"):
+        compose(np.random.default_rng(0), [square] * 30, np.zeros((90, 130, 3), np.uint8))
+
+
 def test_without_a_bundled_detector_a_benchmark_is_skipped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
