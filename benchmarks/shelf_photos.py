@@ -54,12 +54,14 @@ def main() -> int:
     data = options.shared_data(chosen, "drink/gallery/drink_label_all.txt", "drink/test_images")
     detector = detectors.chosen_folder(chosen.detector)
     names = datasets.drink_names(data)
-    gallery = [replace(photo, label=names[photo.label]) for photo in datasets.drink(data)]
+    by_folder = datasets.drink(data)
+    unseen = {names[photo.label] for photo in by_folder if datasets.is_evaluation_product(photo)}
+    gallery = [replace(photo, label=names[photo.label]) for photo in by_folder]
     photos = datasets.drink_shelf(data)
     doubles = _doubles(photos, gallery)
     searched = [photo for photo in gallery if photo not in doubles]
     settings = serving.hasher_setting(chosen.hasher) | serving.detector_setting(detector)
-    answers = _ask(photos, searched, settings)
+    answers = _ask(photos, searched, unseen, settings)
     radius = Manifest.read(chosen.hasher or STARTER_HASHER, "hasher").hamming_radius
     tables.show(
         f"{len(photos)} photos of drinks among {len(searched)} of {len({each.label for each in searched})} products",
@@ -82,9 +84,10 @@ def _doubles(photos: Sequence[Photo], gallery: Sequence[Photo]) -> list[Photo]:
     return list(dict.fromkeys(item for photo, item in track(pairs, "comparing shots") if same_shot(photo, item)))
 
 
-def _ask(photos: Sequence[Photo], gallery: Sequence[Photo], settings: dict[str, str]) -> list[Answers]:
-    """Enrol the gallery and search the photos, at any distance."""
-    unseen = {photo.label for photo in gallery if int(photo.path.partition("/")[0]) % 2 == 1}
+def _ask(
+    photos: Sequence[Photo], gallery: Sequence[Photo], unseen: set[str], settings: dict[str, str]
+) -> list[Answers]:
+    """Enrol the gallery and search the photos, at any distance; ``unseen`` are the products of no training."""
     with (
         serving.service(settings) as process,
         httpx.Client(base_url=process.url, timeout=120, trust_env=False) as client,
