@@ -48,6 +48,7 @@ class Row:
 def main() -> int:
     """Run the benchmark."""
     arguments = options.parser(__doc__)
+    options.add_hasher(arguments)
     options.add_shared(arguments)
     chosen = arguments.parse_args()
     data = options.shared_data(

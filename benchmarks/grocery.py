@@ -15,6 +15,7 @@ from common.retrieval import hamming_similarity, inner_product, queries_in_galle
 def main() -> int:
     """Run the benchmark."""
     arguments = options.parser(__doc__)
+    options.add_hasher(arguments)
     options.add_shared(arguments)
     chosen = arguments.parse_args()
     data = options.shared_data(chosen, "grocery.tar", "teacher/grocery.npz")

@@ -39,6 +39,7 @@ class Load:
 def main() -> int:
     """Run the benchmark."""
     arguments = options.parser(__doc__)
+    options.add_hasher(arguments)
     arguments.add_argument("--items", type=int, default=1_000_000, help="codes in the gallery (default 1,000,000)")
     arguments.add_argument("--searches", type=int, default=1000, help="searches of either kind (default 1,000)")
     arguments.add_argument("--top-k", type=int, default=10, help="matches a search (default 10)")

@@ -1,7 +1,8 @@
-"""The evaluation pictures, read in place: a folder of drinks, tar files of groceries and of Caltech-101."""
+"""The evaluation pictures, read in place: folders of drinks, tar files of everything else."""
 
 from __future__ import annotations
 
+import json
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from common.shelf_products import SHELF_PRODUCTS
 
 CALTECH_HELD_OUT = 12
 """How many Caltech-101 classes training leaves out; see `caltech_held_out`."""
@@ -36,16 +39,39 @@ def labels_of(photos: Sequence[Photo]) -> npt.NDArray[np.str_]:
     return np.array([photo.label for photo in photos])
 
 
+@dataclass(frozen=True)
+class BoxedPhoto:
+    """A photo, and the boxes of its objects: float32 (n, 4), x1, y1, x2, y2 in pixels."""
+
+    photo: Photo
+    boxes: npt.NDArray[np.float32]
+
+
 def drink(data: Path) -> list[Photo]:
     """The drink gallery: the photos that the label file lists and that exist, by product folder and number.
 
     The class is the product folder; the label texts part the photos in the same way.
     """
     gallery = data / "drink" / "gallery"
-    lines = (gallery / "drink_label_all.txt").read_text(encoding="utf-8").splitlines()
-    paths = {line.partition("\t")[0] for line in lines if line}
+    paths = dict(_drink_lines(data))
     present = sorted((p for p in paths if (gallery / p).is_file()), key=_product_and_number)
     return [Photo(path, path.partition("/")[0], (gallery / path).read_bytes()) for path in present]
+
+
+def drink_names(data: Path) -> dict[str, str]:
+    """The label texts of the drink gallery, by product folder."""
+    return {path.partition("/")[0]: name for path, name in _drink_lines(data)}
+
+
+def drink_shelf(data: Path) -> list[Photo]:
+    """The photos of drinks on shelves, on tables and in hands, with the label text of the product that they show."""
+    folder = data / "drink" / "test_images"
+    return [Photo(path, product, (folder / path).read_bytes()) for path, product in SHELF_PRODUCTS.items()]
+
+
+def _drink_lines(data: Path) -> list[tuple[str, str]]:
+    lines = (data / "drink" / "gallery" / "drink_label_all.txt").read_text(encoding="utf-8").splitlines()
+    return [(path, name) for path, _, name in (line.partition("\t") for line in lines if line)]
 
 
 def _product_and_number(path: str) -> tuple[int, int]:
@@ -86,6 +112,23 @@ def caltech_held_out(data: Path) -> list[Photo]:
             for name in names
             if name.partition("/")[0] in chosen
         ]
+
+
+def freiburg(data: Path) -> list[BoxedPhoto]:
+    """Supermarket photos of the Freiburg groceries with a box around each object, in the order of their list."""
+    with tarfile.open(data / "freiburg_boxes.tar") as tar:
+        rows = [json.loads(line) for line in _member(tar, "boxes.jsonl").decode().splitlines()]
+        return [
+            BoxedPhoto(Photo(row["image"], "", _member(tar, row["image"])), np.array(row["boxes"], np.float32))
+            for row in rows
+        ]
+
+
+def distractors(data: Path) -> list[Photo]:
+    """ImageNet photos, one a class, by path."""
+    with tarfile.open(data / "distractors.tar") as tar:
+        names = sorted(member.name for member in tar.getmembers() if member.isfile())
+        return [Photo(name, name.partition("_")[0], _member(tar, name)) for name in names]
 
 
 def _member(tar: tarfile.TarFile, name: str) -> bytes:

@@ -11,11 +11,20 @@ ROOT = Path(__file__).parents[2]
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """An argument parser with the options that all benchmarks share."""
+    """An argument parser with the option that all benchmarks share."""
     arguments = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--markdown", action="store_true", help="print the table as Markdown")
-    arguments.add_argument("--hasher", type=Path, help="folder of the hash model (default: the bundled starter)")
     return arguments
+
+
+def add_hasher(arguments: argparse.ArgumentParser) -> None:
+    """Add ``--hasher``, the hash model to measure."""
+    arguments.add_argument("--hasher", type=Path, help="folder of the hash model (default: the bundled starter)")
+
+
+def add_detector(arguments: argparse.ArgumentParser) -> None:
+    """Add ``--detector``, the main-body detector to measure."""
+    arguments.add_argument("--detector", type=Path, help="folder of the detector (default: the bundled starter)")
 
 
 def add_shared(arguments: argparse.ArgumentParser) -> None:

@@ -33,6 +33,11 @@ def hasher_setting(hasher: Path | None) -> dict[str, str]:
     return {"SHITU_HASHER_DIR": str(hasher.resolve())} if hasher else {}
 
 
+def detector_setting(folder: Path) -> dict[str, str]:
+    """The setting for a detector."""
+    return {"SHITU_DETECTOR_DIR": str(folder.resolve())}
+
+
 def item_id(photo: Photo) -> str:
     """The id under which a photo is enrolled."""
     return photo.path.replace("/", ":")
@@ -56,14 +61,21 @@ def enrol(client: httpx.Client, photos: Sequence[Photo]) -> list[bytes]:
 
 
 def search(client: httpx.Client, photo: Photo, *, radius: int, top_k: int) -> list[dict[str, Any]]:
-    """Search a whole picture with ``POST /search``; its matches less itself, best first."""
+    """Search a whole picture; its matches less itself, best first."""
+    own = item_id(photo)
+    (whole,) = recognize(client, photo, detect=False, radius=radius, top_k=top_k)
+    return [match for match in whole["matches"] if match["id"] != own]
+
+
+def recognize(client: httpx.Client, photo: Photo, *, detect: bool, radius: int, top_k: int = 1) -> list[dict[str, Any]]:
+    """Search a picture with ``POST /search``; its objects, the one with the nearest match first."""
     answer = client.post(
         "/search",
         files={"image": (photo.path, photo.data, "image/jpeg")},
-        data={"detect": "false", "hamming_radius": str(radius), "top_k": str(top_k)},
+        data={"detect": str(detect).lower(), "hamming_radius": str(radius), "top_k": str(top_k)},
     )
-    own = item_id(photo)
-    return [match for match in checked(answer)["objects"][0]["matches"] if match["id"] != own]
+    objects: list[dict[str, Any]] = checked(answer)["objects"]
+    return objects
 
 
 def checked(answer: httpx.Response) -> dict[str, Any]:
