@@ -38,7 +38,7 @@ def compose(rng: np.random.Generator, cutouts: Sequence[Rgba], background: Rgb) 
         scene = Scene(_square(background))
         for number, cutout in enumerate(cutouts):
             scene.lay(cutout, _place(rng, cutout, number, len(cutouts)))
-        objects, _ = scene.boxes()
+        objects = scene.boxes()[0][:, :4]
         if len(objects) == len(cutouts):
             return scene.picture, objects
     raise ValueError(f"{len(cutouts)} cutouts were not all seen in any of {_TRIES} scenes")

@@ -14,7 +14,7 @@ from models import export, recommend, train
 from models.losses import LOSSES
 from models.nets import NETS
 from models.training import config_file
-from models.training.config_file import arch, data, load_config, schedule
+from models.training.config_file import arch, data, detection, general, load_config, schedule
 from models.training.config_file.fields import settings_of
 from models.training.data.datasets import SOURCES
 from models.training.data.operators import OPS
@@ -22,14 +22,14 @@ from models.training.data.samplers import SAMPLERS
 from models.training.optimizer import OPTIMIZERS, SCHEDULES
 
 ROOT = Path(__file__).parents[2]
-PAGES = {name: (ROOT / name).read_text("utf-8") for name in ("docs/training.md", "README.md")}
+PAGES = {name: (ROOT / name).read_text("utf-8") for name in ("docs/training.md", "docs/detection.md", "README.md")}
 GUIDE = PAGES["docs/training.md"]
 REFERENCE = GUIDE.partition("## Every key")[2].partition("## Coming from")[0]
 SECTIONS = [
     config_file._SECTIONS,
     config_file._GLOBAL,
-    config_file._AMP,
-    config_file._EMA,
+    general._AMP,
+    general._EMA,
     arch._ARCH,
     arch._WEIGHTS,
     arch._SIZES,
@@ -50,7 +50,16 @@ SECTIONS = [
     *(dict.fromkeys(keys) for _, keys in SOURCES.values()),
     *(dict.fromkeys(operator.keys) for operator in OPS.values()),
     *(settings_of(loss) for loss in LOSSES.values()),
-    *(settings_of(net) for net in NETS.values()),
+    *(settings_of(net) for name, net in NETS.items() if name not in arch.DETECTORS),
+]
+OF_DETECTORS = PAGES["docs/detection.md"].partition("## Every key")[2].partition("## Limits")[0]
+DETECTOR_SECTIONS = [
+    detection._TRAIN,
+    detection._LOSSES,
+    detection._SOURCES,
+    *(readers for _, readers, _ in detection._SOURCES.values()),
+    *(settings_of(NETS[name], without=("first_block",)) for name in arch.DETECTORS),
+    dict.fromkeys(("image_shape", "pretrained")),
 ]
 NAMES = (*LOSSES, *OPTIMIZERS, *SCHEDULES, *SAMPLERS, *SOURCES, *OPS, *arch.NECKS, *arch.HEADS)
 COMMANDS = {"train": train, "eval": evaluation, "export": export, "recommend": recommend}
@@ -59,6 +68,11 @@ COMMANDS = {"train": train, "eval": evaluation, "export": export, "recommend": r
 @pytest.mark.parametrize("key", sorted({key for section in SECTIONS for key in section} - {"Train", "Eval"}))
 def test_every_key_is_documented(key: str) -> None:
     assert re.search(rf"[`.*]{key}\b", REFERENCE), f"{key} is not in the reference"
+
+
+@pytest.mark.parametrize("key", sorted({key for section in DETECTOR_SECTIONS for key in section}))
+def test_every_key_of_a_detector_is_documented(key: str) -> None:
+    assert re.search(rf"[`.]{key}\b", OF_DETECTORS), f"{key} is not in the reference"
 
 
 @pytest.mark.parametrize("name", NAMES)

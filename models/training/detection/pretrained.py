@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from .config import DetectionConfig
 from .detector import build_detector
 
 _BY_LAYER = "Conv_0.weight"  # the first name of weights by layer
-_EXPORTED_NAME = re.compile(r"conv(2d)?_(?P<number>\d+)\.(?P<kind>[wb])_")
 
 
 def initial_detector(config: DetectionConfig, say: Callable[[str], Any]) -> tuple[Weights, list[str]]:
@@ -44,9 +42,8 @@ def initial_detector(config: DetectionConfig, say: Callable[[str], Any]) -> tupl
         return to_weights(network), names
     if config.pretrained is False:
         return to_weights(network), []
-    is_folder = isinstance(config.pretrained, str) and Path(config.pretrained).is_dir()
-    if is_folder:
-        weights = read_export(Path(str(config.pretrained)))
+    if isinstance(config.pretrained, str) and Path(config.pretrained).is_dir():
+        weights = read_export(network, Path(config.pretrained))
     else:
         weights = load_pretrained(str(config.arch["name"]), config.pretrained)
     if _BY_LAYER in weights:
@@ -57,24 +54,25 @@ def initial_detector(config: DetectionConfig, say: Callable[[str], Any]) -> tupl
     return to_weights(network), [name for name in names if name not in left_random]
 
 
-def read_export(folder: Path) -> Weights:
-    """Read the weights of a detector that ``models.export`` wrote, by layer as :func:`from_layers` takes them.
+def read_export(network: nn.Layer, folder: Path) -> Weights:
+    """Read the weights of a detector that ``models.export`` wrote, by name.
 
-    An export names its parameters by the order in which its layers were made.
+    Args:
+        network: of the same architecture, made by :func:`build_detector`. An export has the parameters' unique names,
+            which are the same for each network that it makes.
+        folder: the export.
 
     Raises:
-        PretrainedError: the folder holds no export of a PicoDet.
+        PretrainedError: the folder holds no export that can be read.
     """
     try:
         files = ModelFiles.find(folder)
         # Graph and parameters are no pickles: nothing in them is run.
-        layer = paddle.jit.load(str(files.graph.with_suffix("")))
+        exported = {tensor.name: tensor for tensor in paddle.jit.load(str(files.graph.with_suffix(""))).parameters()}
     except (ModelError, RuntimeError, ValueError, OSError) as error:
         raise PretrainedError(f"{folder} cannot be read as an exported detector: {error}") from error
-    found = [(match, tensor) for tensor in layer.parameters() if (match := _EXPORTED_NAME.search(tensor.name))]
-    order = {number: at for at, number in enumerate(sorted({int(match["number"]) for match, _ in found}))}
-    kinds = {"w": "weight", "b": "bias"}
-    return {f"Conv_{order[int(match['number'])]}.{kinds[match['kind']]}": tensor.numpy() for match, tensor in found}
+    unique = {name: f"{tensor.name}_0" for name, tensor in network.named_parameters()}
+    return {name: exported[key].numpy() for name, key in unique.items() if key in exported}
 
 
 def from_layers(network: nn.Layer, layers: Weights, source: str) -> Weights:

@@ -56,6 +56,7 @@ def content(pictures: Path) -> dict[str, Any]:
             "output_dir": str(pictures / "out"),
             "image_shape": [3, 64, 64],
             "save_interval_s": 1000,
+            "eval_interval": 2,
         },
         "Arch": {"name": "PicoDetS"},
         "Optimizer": {"name": "AdamW", "lr": {"name": "Constant", "learning_rate": 0.001}},
