@@ -58,7 +58,8 @@ starter-detector: install  ## train the bundled detector again, resumable (an ho
 	$(BIN)/python -m models.training.detection.starter_data --source $(SHARED)/data --target data/starter_detector
 	$(BIN)/python -m models.train -c $(STARTER_DETECTOR) --resume \
 	  -o Arch.pretrained=$(SHARED)/data/pretrained/picodet_s_416_coco.npz
-	$(BIN)/python -m models.export -c $(STARTER_DETECTOR) --target models/starter/detector
+	$(BIN)/python -m models.export -c $(STARTER_DETECTOR) --target models/starter/detector \
+	  --weights output/starter_detector/final.pdparams
 
 deep-hash: install  ## train and compare the deep-hash methods on CIFAR-10, resumable (an hour; SHARED=DIR holds the data)
 	$(BIN)/python benchmarks/cifar10_hash.py --train --shared $(SHARED)

@@ -139,7 +139,7 @@ def _reason_to_drop(each: RecognizedObject, kept: Sequence[RecognizedObject], th
     for index, better in enumerate(kept):
         if each.candidate is None or better.candidate is None:
             continue
-        overlap = _intersection_over_union(each.candidate.box, better.candidate.box)
+        overlap = intersection_over_union(each.candidate.box, better.candidate.box)
         if overlap > threshold:
             return (
                 f"overlap: IoU {overlap:.3f} with objects[{index}], whose best match is at distance "
@@ -153,7 +153,8 @@ def _score(each: RecognizedObject) -> float:
     return score if score is not None else 0.0
 
 
-def _intersection_over_union(a: Box, b: Box) -> float:
+def intersection_over_union(a: Box, b: Box) -> float:
+    """Give the area that two boxes share as a share of what they cover together, 0 to 1."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:

@@ -23,7 +23,7 @@ from service.demo.packs import packs
 from service.demo.report import annotate, findings_table, invite, sum_up
 from service.demo.server import ServiceFailed, ServiceProcess
 from service.demo.shelf import ShelfPhoto, sample_boards, shelf_photo
-from service.demo.tour import enrol, search
+from service.demo.tour import enrol, find_on_shelf, search
 from service.images import encode_jpeg
 
 
@@ -166,6 +166,9 @@ def _enrol_and_search(console: Console, client: httpx.Client, pictures: _Picture
     )
     console.print(findings_table("Held-out photos: another angle, light and background", single))
     console.print(findings_table("The shelf photo, cut into its packs", cut))
+    if client.get("/health").raise_for_status().json()["detector"] is not None:
+        detected = find_on_shelf(client, pictures.shelf, radius)
+        console.print(findings_table("The shelf photo as it is, its packs found by the detector", detected))
     if picture is not None:
         picture.write_bytes(encode_jpeg(annotate(pictures.shelf, cut)))
         console.print(f"Saved the shelf photo with what was found to {picture}")

@@ -35,7 +35,7 @@ def findings_table(title: str, findings: Sequence[Finding]) -> Table:
     for finding in findings:
         if id(finding) in hidden:
             continue
-        found = finding.found or "nothing within the radius"
+        found = finding.found or "nothing"
         distance = "" if finding.distance is None else str(finding.distance)
         mark = Text("yes", "green") if finding.right else Text("no", "red")
         table.add_row(Text(finding.label), Text(found), distance, mark)

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import numpy as np
 
 from service.demo.gallery import Photo
 from service.demo.server import ServiceFailed
+from service.demo.shelf import ShelfPhoto
 from service.images import encode_jpeg
+from service.recognizer import intersection_over_union
 
 _BATCH_IMAGES = 16
+_COVERS = 0.5  # overlap (IoU) from which a box is that of a pack
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,27 @@ def search(
         best = matches[0] if matches else {"label": None, "distance": None}
         findings.append(Finding(photo.label, best["label"], best["distance"], took_ms))
         progress(number)
+    return findings
+
+
+def find_on_shelf(client: httpx.Client, shelf: ShelfPhoto, hamming_radius: int) -> list[Finding]:
+    """Search the whole shelf photo with one ``POST /search``, whose detector finds the packs.
+
+    Returns:
+        A `Finding` each pack: what the object that covers it was taken for; nothing where no object does.
+    """
+    fields = {"top_k": "1", "max_objects": "50", "whole_image": "false", "hamming_radius": str(hamming_radius)}
+    started = time.perf_counter()
+    files = {"image": ("shelf.jpg", encode_jpeg(shelf.picture), "image/jpeg")}
+    objects = _checked(client.post("/search", files=files, data=fields))["objects"]
+    took_ms = (time.perf_counter() - started) * 1000
+    findings = []
+    for (x1, y1, x2, y2), label in zip(shelf.boxes.tolist(), shelf.labels, strict=True):
+        shared = [intersection_over_union((x1, y1, x2, y2), tuple(each["bbox"])) for each in objects]
+        best = int(np.argmax(shared))
+        matches = objects[best]["matches"] if shared[best] >= _COVERS else []
+        found = matches[0] if matches else {"label": None, "distance": None}
+        findings.append(Finding(label, found["label"], found["distance"], took_ms))
     return findings
 
 
