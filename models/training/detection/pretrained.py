@@ -11,6 +11,7 @@ import paddle
 from paddle import nn
 
 from models.inference import ModelError, ModelFiles
+from models.nets import PicoDetS
 
 from ..checkpoint import Weights, load_weights, to_weights
 from ..model import fit_weights
@@ -19,6 +20,7 @@ from .config import DetectionConfig
 from .detector import build_detector
 
 _BY_LAYER = "Conv_0.weight"  # the first name of weights by layer
+_PUBLISHED_CLASSES = 80  # of COCO
 
 
 def initial_detector(config: DetectionConfig, say: Callable[[str], Any]) -> tuple[Weights, list[str]]:
@@ -75,14 +77,14 @@ def read_export(network: nn.Layer, folder: Path) -> Weights:
     return {name: exported[key].numpy() for name, key in unique.items() if key in exported}
 
 
-def from_layers(network: nn.Layer, layers: Weights, source: str) -> Weights:
+def from_layers(network: PicoDetS, layers: Weights, source: str) -> Weights:
     """Name weights by layer (``Conv_0`` to ``Conv_132``) as our network does.
 
     The network makes its convolutions in the order of the graph. Where it has fewer classes, each class starts from
     the mean of all: what any object has in common.
 
     Args:
-        network: a :class:`models.nets.PicoDetS`.
+        network: whose names are wanted.
         layers: ``Conv_N.weight`` and ``Conv_N.bias``.
         source: where they come from, for messages.
 
@@ -90,22 +92,20 @@ def from_layers(network: nn.Layer, layers: Weights, source: str) -> Weights:
         PretrainedError: a layer is missing.
     """
     named: Weights = {}
-    convolutions = [(name, layer) for name, layer in network.named_sublayers() if isinstance(layer, nn.Conv2D)]
-    for number, (name, layer) in enumerate(convolutions):
-        for kind, tensor in (("weight", layer.weight), ("bias", layer.bias)):
+    convolutions = [name for name, layer in network.named_sublayers() if isinstance(layer, nn.Conv2D)]
+    for number, name in enumerate(convolutions):
+        for kind in ("weight", "bias"):
             value = layers.get(f"Conv_{number}.{kind}")
             if value is None:
                 raise PretrainedError(f"{source}: Conv_{number}.{kind} is missing")
             is_output = name.startswith("head.") and name.endswith(".output")
-            named[f"{name}.{kind}"] = _with_classes(value, len(tensor)) if is_output else value
+            named[f"{name}.{kind}"] = _with_classes(value, network.class_num) if is_output else value
     return named
 
 
-def _with_classes(value: np.ndarray, outputs: int) -> np.ndarray:
-    """Replace the rows of classes, which come first, by as many of their mean as there are to be."""
-    surplus = len(value) - outputs
-    if surplus == 0:
+def _with_classes(value: np.ndarray, count: int) -> np.ndarray:
+    """Replace the rows of the published classes, which come first, by as many of their mean as there are to be."""
+    classes, distances = value[:_PUBLISHED_CLASSES], value[_PUBLISHED_CLASSES:]
+    if count == len(classes):
         return value
-    bins = 32
-    classes = value[:-bins].mean(axis=0, keepdims=True)
-    return np.concatenate([np.repeat(classes, outputs - bins, axis=0), value[-bins:]])
+    return np.concatenate([np.repeat(classes.mean(axis=0, keepdims=True), count, axis=0), distances])
