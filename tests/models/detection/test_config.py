@@ -12,7 +12,7 @@ from models.training.config import ConfigError
 from models.training.config_file import load_config
 from models.training.detection.config import BoxPhotos, ComposedScenes, DetectionConfig, LossWeights
 
-SHIPPED = Path("models/configs/Detection/starter_detector.yaml")
+SHIPPED = Path(__file__).parents[3] / "models" / "configs" / "Detection"
 
 
 def write(folder: Path, content: dict[str, Any]) -> Path:
@@ -22,14 +22,21 @@ def write(folder: Path, content: dict[str, Any]) -> Path:
 
 
 def test_the_shipped_file_is_read() -> None:
-    config = load_config(Path(__file__).parents[3] / SHIPPED)
+    config = load_config(SHIPPED / "starter_detector.yaml")
     assert isinstance(config, DetectionConfig)
     assert config.image_shape == (320, 320)
     assert config.loss == LossWeights(1.0, 2.0, 0.25)
     assert [type(source) for source in config.sources] == [ComposedScenes, BoxPhotos]
-    assert config.stages[0].first_block == 2
+    assert [stage.first_block for stage in config.stages] == [2, 0]
     assert config.ema_decay == 0.998
     assert config.notes == ()
+
+
+def test_the_file_for_own_photos_starts_from_the_starter() -> None:
+    config = load_config(SHIPPED / "own_boxes.yaml")
+    assert isinstance(config, DetectionConfig)
+    assert config.pretrained == "models/starter/detector"
+    assert config.evaluated == BoxPhotos(Path("photos/held_out.jsonl"), Path("photos"))
 
 
 def test_defaults_are_picodets(tmp_path: Path, content: dict[str, Any]) -> None:
