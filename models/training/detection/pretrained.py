@@ -69,8 +69,10 @@ def read_export(network: nn.Layer, folder: Path) -> Weights:
     """
     try:
         files = ModelFiles.find(folder)
-        # Graph and parameters are no pickles: nothing in them is run.
-        exported = {tensor.name: tensor for tensor in paddle.jit.load(str(files.graph.with_suffix(""))).parameters()}
+        # Graph and parameters are no pickles: nothing in them is run. The names get numbers that count loadings.
+        with paddle.utils.unique_name.guard():
+            layer = paddle.jit.load(str(files.graph.with_suffix("")))
+        exported = {tensor.name: tensor for tensor in layer.parameters()}
     except (ModelError, RuntimeError, ValueError, OSError) as error:
         raise PretrainedError(f"{folder} cannot be read as an exported detector: {error}") from error
     unique = {name: f"{tensor.name}_0" for name, tensor in network.named_parameters()}
