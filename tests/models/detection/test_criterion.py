@@ -37,7 +37,7 @@ def test_learning_one_picture_finds_its_objects(centres: np.ndarray) -> None:
     objects = np.float32([[10, 20, 60, 100, 1.0], [70, 30, 120, 90, 1.0]])
     criterion = Criterion(SIDE, SIDE, LossWeights())
     optimizer = paddle.optimizer.Adam(0.2, parameters=[logits, distances])
-    for _ in range(60):
+    for _ in range(40):
         parts = criterion(logits, distances, [objects], [NONE])
         total(parts).backward()
         optimizer.step()
@@ -60,7 +60,7 @@ def test_what_is_cut_off_is_to_score_lower(centres: np.ndarray) -> None:
     for seen in (1.0, 0.5):
         logits, distances = outputs(len(centres))
         optimizer = paddle.optimizer.Adam(0.2, parameters=[logits])
-        for _ in range(40):
+        for _ in range(25):
             total(criterion(logits, distances, [np.float32([[*box, seen]])], [NONE])).backward()
             optimizer.step()
             optimizer.clear_grad()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
+import typer
 from rich.console import Console
 
+from models import eval as eval_command
+from models import export as export_command
 from models import nets
+from models import train as train_command
 from models.inference import STARTER_DETECTOR, Detector, Manifest
 from models.nets.picodet import cell_centres, decode_boxes
 from models.training.checkpoint import load_checkpoint, load_weights
@@ -26,7 +28,6 @@ from models.training.loop import Interrupted, Progress, train
 from models.training.pretrained import PretrainedError
 from models.training.stage_run import StageRun
 
-ROOT = Path(__file__).parents[3]
 NOT_MEASURED = "DataLoader.Eval=null"
 CONSOLE = Console(file=sys.stderr, force_terminal=False, width=200)
 
@@ -163,44 +164,34 @@ def test_a_training_can_start_from_an_export(config_path: Path, pictures: Path) 
         Detection.open(again, Devices("cpu")).initial_weights(print)
 
 
-COMMAND = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-
-
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *map(str, arguments)], env=COMMAND, cwd=ROOT, capture_output=True, text=True, check=False
-    )
-
-
-def test_the_commands_check_train_measure_and_export(config_path: Path, pictures: Path) -> None:
-    checked = run("models.train", "-c", config_path, "--check")
-    assert checked.returncode == 0, checked.stderr
-    assert "67% ComposedScenes" in checked.stderr
+def test_the_commands_check_train_measure_and_export(
+    config_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_command.main(config_path, check=True)
+    assert "67% ComposedScenes" in capsys.readouterr().err
     assert not (pictures / "out").exists()
-    trained = run("models.train", "-c", config_path)
-    assert trained.returncode == 0, trained.stderr
-    exported = run("models.export", "-c", config_path)
-    assert exported.returncode == 0, exported.stderr
+    train_command.main(config_path, [NOT_MEASURED, "Stages.0.epochs=0.5"])
+    export_command.main(config_path)
     folder, weights = pictures / "out" / "export", pictures / "out" / "final.pdparams"
-    measured = run("models.eval", "-c", config_path, "--model", folder, "--weights", f"w={weights}")
-    assert measured.returncode == 0, measured.stderr
+    eval_command.main(config_path, model=[str(folder)], weights=[f"w={weights}"])
+    assert "best box is an object" in capsys.readouterr().out
     figures = json.loads((pictures / "out" / "eval" / "metrics.json").read_text("utf-8"))
     assert set(figures) == {"w", "export"}
-    assert "best box is an object" in measured.stdout
     assert {path.name for path in (pictures / "out" / "eval").iterdir()} == {
         "metrics.json",
         "metrics.md",
         "boxes_w.png",
         "boxes_export.png",
     }
-    refused = run("models.export", "-c", config_path, "--hamming-radius", "5")
-    assert refused.returncode == 2
-    assert "this is a detector" in refused.stderr
+    with pytest.raises(typer.Exit):
+        export_command.main(config_path, hamming_radius=5)
+    assert "this is a detector" in capsys.readouterr().err
 
 
-def test_a_check_names_everything_that_would_fail(config_path: Path, pictures: Path) -> None:
+def test_a_check_names_everything_that_would_fail(
+    config_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (pictures / "3.png").write_bytes(b"no picture")
-    checked = run("models.train", "-c", config_path, "--check", "-o", "Arch.pretrained=nowhere.npz")
-    assert checked.returncode == 2
-    assert "3.png cannot be decoded" in checked.stderr
-    assert "Traceback" not in checked.stderr
+    with pytest.raises(typer.Exit):
+        train_command.main(config_path, ["Arch.pretrained=nowhere.npz"], check=True)
+    assert "3.png cannot be decoded" in capsys.readouterr().err
