@@ -199,14 +199,8 @@ def _compare_detectors(
         name, path = _named(text)
         detector = Detector.load(path, config.device)
         candidates.append(DetectorCandidate(name or path.resolve().name, path, partial(nullcontext, detector)))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        tasks = {one.name: progress.add_task(escape(one.name), total=None) for one in candidates}
-
-        def update(name: str, done: int, total: int) -> None:
-            progress.update(tasks[name], completed=done, total=total)
-
-        results = compare_detectors(config, candidates, folder, update)
+    with _progress(console, "photos") as progress:
+        results = compare_detectors(config, candidates, folder, progress)
     table = Table("figure", *(escape(name) for name in results), title=escape(config.name), title_justify="left")
     for row in table_rows(results):
         table.add_row(*row)

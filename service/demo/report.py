@@ -48,9 +48,8 @@ def annotate(shelf: ShelfPhoto, findings: Sequence[Finding]) -> Picture:
     """Draw onto a shelf photo what was found for each pack, and how far away: green where right, red where not."""
     marks = []
     for (x1, y1, x2, y2), finding in zip(shelf.boxes.tolist(), findings, strict=True):
-        brand = (
-            finding.found.split()[0] if finding.found is not None else None
-        )  # packs stand closer than labels are long
+        # The brand alone: packs stand closer than labels are long.
+        brand = finding.found.split()[0] if finding.found is not None else None
         marks.append(Mark((x1, y1, x2, y2), brand, finding.distance, colour=_GREEN if finding.right else _RED))
     return draw_marks(shelf.picture, marks)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from .transforms import Transforms
 
 _BATCHES_AHEAD = 2
 _PICTURES_A_TASK = 16
+_Begun = TypeVar("_Begun")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,17 +70,31 @@ def batches(
     Raises:
         DatasetError: a picture cannot be decoded or transformed; the text names it.
     """
-    pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="loader")
-    steps = iter(range(start, len(index_batches)))
 
-    def begin(step: int) -> _Pending:
+    def begin(pool: ThreadPoolExecutor, step: int) -> _Pending:
         return _Pending(pool, dataset, transforms, index_batches[step], None if seed is None else (seed, step))
 
+    for pending in begun_ahead(begin, range(start, len(index_batches)), workers):
+        yield pending.result()
+
+
+def begun_ahead(
+    begin: Callable[[ThreadPoolExecutor, int], _Begun], steps: Iterable[int], workers: int
+) -> Iterator[_Begun]:
+    """Begin the batches of steps in threads, some of them before they are asked for; end the threads at the end.
+
+    Args:
+        begin: starts the batch of a step in a pool.
+        steps: in order.
+        workers: threads; at least one.
+    """
+    pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="loader")
+    waiting = iter(steps)
     try:
-        ahead = deque(begin(step) for step in islice(steps, _BATCHES_AHEAD))
+        ahead = deque(begin(pool, step) for step in islice(waiting, _BATCHES_AHEAD))
         while ahead:
-            ahead.extend(begin(step) for step in islice(steps, 1))
-            yield ahead.popleft().result()
+            ahead.extend(begin(pool, step) for step in islice(waiting, 1))
+            yield ahead.popleft()
     finally:
         pool.shutdown(cancel_futures=True)
 

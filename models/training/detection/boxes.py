@@ -28,6 +28,11 @@ def overlaps(first: Boxes, second: Boxes) -> npt.NDArray[np.float32]:
     return shared / np.maximum(union, 1e-9)
 
 
+def inside(points: npt.NDArray[np.float32], boxes: Boxes) -> npt.NDArray[np.bool_]:
+    """Which points (n, 2), x and y, lie in which boxes (m, 4): (n, m)."""
+    return ((points[:, None] > boxes[None, :, :2]) & (points[:, None] < boxes[None, :, 2:4])).all(axis=2)
+
+
 def suppress(boxes: Boxes, scores: npt.NDArray[np.float32], threshold: float, most: int) -> npt.NDArray[np.int64]:
     """Non-maximum suppression: the best box, then the best that overlaps no better one by more than ``threshold``.
 

@@ -22,7 +22,7 @@ from ..devices import start_devices
 from ..model import fit_weights
 from ..pretrained import PretrainedError
 from .config import BoxPhotos, DetectionConfig
-from .sources import read_boxes
+from .sources import PhotoSource, shares
 from .training import Detection
 
 _EXPECTED = (ConfigError, DatasetError, ModelError, PretrainedError, OSError)
@@ -96,15 +96,15 @@ def _plan(config: DetectionConfig, task: Detection | None) -> Table:
         weights = sum(int(np.prod(each.shape)) for each in task.build().parameters())
         table.add_row("weights", f"{weights:,} ({weights * 4 / 2**20:.1f} MiB)")
     table.add_row("starts from", escape(str(config.pretrained_model or config.pretrained or "random weights")))
-    for source in config.sources:
+    opened = task.sources if task is not None else [None] * len(config.sources)
+    for source, pictures, share in zip(config.sources, opened, shares(config.sources), strict=True):
         where = source.boxes_path if isinstance(source, BoxPhotos) else source.cutouts
-        count = f"{len(read_boxes(source))} photos of " if isinstance(source, BoxPhotos) and task is not None else ""
-        share = source.share / sum(each.share for each in config.sources)
+        count = f"{len(pictures)} photos of " if isinstance(pictures, PhotoSource) else ""
         table.add_row("learns from", escape(f"{share:.0%} {type(source).__name__}: {count}{where}"))
     measured = f"{len(task.evaluated)} photos" if task is not None and task.evaluated else "nothing"
     table.add_row("measured on", measured)
     for stage in config.stages:
-        steps = round(stage.epochs * (task.epoch_steps(stage) if task is not None else math.nan)) if task else 0
+        steps = round(stage.epochs * task.epoch_steps(stage)) if task is not None else 0
         frozen = f", frozen below part {stage.first_block}" if stage.first_block else ""
         rate = stage.optimizer.schedule.learning_rate
         text = f"{steps:,} steps of {stage.batch_size} pictures, {stage.optimizer.name} from {rate:g}{frozen}"

@@ -12,7 +12,7 @@ from paddle.nn import functional as F
 from models.losses.detection import distribution_focal_loss, giou_loss, quality_focal_loss
 from models.nets.picodet import cell_centres, decode_boxes
 
-from .boxes import Boxes
+from .boxes import Boxes, inside
 from .config import LossWeights
 from .simota import assign
 
@@ -58,7 +58,7 @@ class Criterion:
         for number in range(len(objects)):
             boxes_of, seen = objects[number][:, :4], objects[number][:, 4]
             assigned = assign(scores[number], found[number], boxes_of, self._centres_np, self._strides_np)
-            counts[number][self._inside(ignored[number])] = 0.0
+            counts[number][inside(self._centres_np, ignored[number]).any(axis=1)] = 0.0
             counts[number][assigned.cells] = 1.0
             quality[number][assigned.cells] = assigned.quality * seen[assigned.objects]
             cells.append(number * scores.shape[1] + assigned.cells)
@@ -93,7 +93,3 @@ class Criterion:
             "box": self._weights.box * (overlap_loss * worth).sum() / total,
             "distribution": self._weights.distribution * (distribution * worth).sum() / total,
         }
-
-    def _inside(self, regions: Boxes) -> npt.NDArray[np.bool_]:
-        points = self._centres_np[:, None]
-        return ((points > regions[None, :, :2]) & (points < regions[None, :, 2:4])).all(axis=2).any(axis=1)

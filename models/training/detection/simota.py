@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .boxes import Boxes, overlaps
+from .boxes import Boxes, inside, overlaps
 
 _CENTRE_RADIUS = 2.5  # strides from an object's centre within which a cell is a candidate
 _MOST_CELLS = 10  # of an object
@@ -46,7 +46,7 @@ def assign(
         centres: float32 (cells, 2), in pixels.
         strides: float32 (cells,).
     """
-    near = _inside(centres, objects)
+    near = inside(centres, objects)
     middles = (objects[:, :2] + objects[:, 2:4]) / 2
     reach = _CENTRE_RADIUS * strides[:, None]
     is_central = np.abs(centres[:, None] - middles[None]).max(axis=2) < reach
@@ -71,9 +71,3 @@ def assign(
     chosen[disputed] = np.arange(len(objects)) == cheapest[disputed, None]
     rows, numbers = np.nonzero(chosen)
     return Assignment(candidates[rows], numbers, shared[rows, numbers].astype(np.float32))
-
-
-def _inside(centres: npt.NDArray[np.float32], objects: Boxes) -> npt.NDArray[np.bool_]:
-    """Which cells' centres lie in which objects: (cells, n)."""
-    points = centres[:, None]
-    return ((points > objects[None, :, :2]) & (points < objects[None, :, 2:4])).all(axis=2)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +15,7 @@ from models.inference import DETECTION
 
 from ..checkpoint import Weights
 from ..config import ConfigError, Stage
+from ..data.loader import begun_ahead
 from ..devices import Devices
 from ..model import Trunk as TrunkLayer
 from ..model import fit_weights, freeze
@@ -29,8 +28,6 @@ from .evaluation import evaluate_detector, open_evaluated
 from .pretrained import initial_detector
 from .sources import BoxRow, Source, open_source, shares
 from .views import Sample, lit, mirrored
-
-_BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,21 +99,13 @@ class Detection:
         """
         first = self.devices.rank * stage.batch_size
         places = range(first, first + stage.batch_size)
-        steps = iter(range(start, self.epoch_steps(stage)))
-        pool = ThreadPoolExecutor(max(1, self.config.num_workers), thread_name_prefix="loader")
 
-        def begin(step: int) -> list[Future[tuple[npt.NDArray[np.float32], Sample]]]:
+        def begin(pool: ThreadPoolExecutor, step: int) -> list[Future[tuple[npt.NDArray[np.float32], Sample]]]:
             return [pool.submit(self._draw, (*seed, step, place)) for place in places]
 
-        try:
-            ahead = deque(map(begin, islice(steps, _BATCHES_AHEAD)))
-            while ahead:
-                ahead.extend(map(begin, islice(steps, 1)))
-                views, samples = zip(*(future.result() for future in ahead.popleft()), strict=True)
-                objects, ignored = [each.objects for each in samples], [each.ignored for each in samples]
-                yield Batch(np.stack(views), objects, ignored)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for futures in begun_ahead(begin, range(start, self.epoch_steps(stage)), self.config.num_workers):
+            views, samples = zip(*(future.result() for future in futures), strict=True)
+            yield Batch(np.stack(views), [each.objects for each in samples], [each.ignored for each in samples])
 
     def freeze_trunk(self, weights: Weights, first_block: int) -> Trunk:
         """Put backbone, or backbone and the neck's way down, on Paddle Inference."""
