@@ -17,6 +17,7 @@ from index_store.base import (
     ItemExists,
     ItemNotFound,
     Match,
+    Method,
     MissingCodes,
     OnDuplicate,
     Page,
@@ -24,12 +25,14 @@ from index_store.base import (
     StorageUnavailable,
     UnknownSchema,
 )
+from index_store.hamming import IndexOptions
 from index_store.local import open_gallery
-from index_store.validation import MAX_LABEL_CHARACTERS, MAX_METADATA_BYTES
+from index_store.validation import MAX_LABEL_CHARACTERS, MAX_METADATA_BYTES, METHODS
 
 __all__ = [
     "MAX_LABEL_CHARACTERS",
     "MAX_METADATA_BYTES",
+    "METHODS",
     "DiskFull",
     "DuplicateCode",
     "Existing",
@@ -39,6 +42,7 @@ __all__ = [
     "GalleryLocked",
     "GalleryNotFound",
     "GalleryStore",
+    "IndexOptions",
     "IndexStats",
     "InvalidItem",
     "InvalidQuery",
@@ -46,6 +50,7 @@ __all__ = [
     "ItemExists",
     "ItemNotFound",
     "Match",
+    "Method",
     "MissingCodes",
     "OnDuplicate",
     "Page",

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 Codes = NDArray[np.uint8]
 OnDuplicate = Literal["add", "return", "reject"]
+Method = Literal["Flat", "IVF", "HNSW32", "auto"]
 
 
 class GalleryError(Exception):
@@ -194,12 +195,23 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class IndexStats:
-    """What the index is. ``bytes`` is its memory, ``rebuild_progress`` 0 to 1 while it is rebuilt."""
+    """What the index is.
 
-    method: str
+    ``method`` is what was chosen, ``serving`` the kind of index that answers searches now, ``reason`` why it
+    is that one. ``bytes`` is its memory, ``recent`` how many items are still searched one by one until they
+    are folded into lists or graph, ``parameters`` what tunes it (``nlist``, ``nprobe``, ``ef_construction``,
+    ``ef_search``) with the values that hold unless a search says otherwise. ``rebuild_progress`` is 0 to 1
+    while an index is built.
+    """
+
+    method: Method
+    serving: str
+    reason: str
     bits: int
     items: int
     bytes: int
+    recent: int
+    parameters: dict[str, int]
     model_fingerprint: str | None
     rebuild_progress: float | None
 
@@ -231,8 +243,8 @@ class GalleryStore(Protocol):
         """The model that made the codes; None if the gallery was made without one."""
 
     @property
-    def method(self) -> str:
-        """The index method: "Flat"."""
+    def method(self) -> Method:
+        """The index method that was chosen; ``stats`` says what serves."""
 
     @property
     def background_error(self) -> BaseException | None:
@@ -273,11 +285,19 @@ class GalleryStore(Protocol):
         """Find the ``top_k`` nearest items within ``hamming_radius`` (inclusive) of each code.
 
         ``codes`` is C-contiguous uint8 (n, bits / 8); ``label`` keeps only items with exactly this label,
-        before ``top_k`` counts. ``nprobe`` and ``ef_search`` tune approximate indexes; a Flat one has no use
-        for them. Raises InvalidQuery.
+        before ``top_k`` counts, and makes the search exact. ``nprobe``, how many inverted lists are looked
+        at, tunes IVF, ``ef_search``, how many candidates are kept, HNSW32: more find more and take longer.
+        Other indexes have no use for them. Raises InvalidQuery.
         """
 
-    def nearest(self, codes: Codes, hamming_radius: int, label: str | None = None) -> NearestMatches:
+    def nearest(
+        self,
+        codes: Codes,
+        hamming_radius: int,
+        label: str | None = None,
+        nprobe: int | None = None,
+        ef_search: int | None = None,
+    ) -> NearestMatches:
         """Find the nearest item strictly outside ``hamming_radius`` of each code; None if there is none."""
 
     def get(self, item_id: str) -> Item | None:
@@ -308,10 +328,18 @@ class GalleryStore(Protocol):
         wrong length.
         """
 
-    def rebuild(self, method: str | None = None, progress: Callable[[float], None] | None = None) -> None:
+    def rebuild(
+        self,
+        method: str | None = None,
+        progress: Callable[[float], None] | None = None,
+        threads: int | None = None,
+    ) -> None:
         """Build the index anew from the catalog while the old one serves, then put it in its place.
 
-        ``progress`` is told the done part, 0 to 1. Raises InvalidQuery for a method there is not.
+        ``method`` is chosen from then on, and remembered with the gallery; None keeps what is chosen.
+        ``progress`` is told the done part, 0 to 1. ``threads`` is how many build (None: half of those that
+        may search). Raises InvalidQuery for a method there is not, GalleryClosed if the store is closed
+        meanwhile.
         """
 
     def snapshot(self) -> None:

@@ -26,6 +26,7 @@ from index_store.base import (
     GalleryNotFound,
     InvalidItem,
     Item,
+    Method,
     MissingCodes,
     StorageUnavailable,
     UnknownSchema,
@@ -35,7 +36,7 @@ from index_store.hamming import Rows
 from index_store.ids import first_number, format_id, parse_id
 from index_store.validation import decode_metadata
 
-SCHEMA = 1
+SCHEMA = 2
 FILE_NAME = "catalog.sqlite3"
 _STAGE_NAME = "recode.staging"
 _MAX_VARIABLES = 512
@@ -43,7 +44,8 @@ _COLUMNS = "id, label, code, metadata, source, created_at"
 _TABLES = """
 CREATE TABLE gallery (
     one INTEGER PRIMARY KEY CHECK (one = 1), schema INTEGER NOT NULL, bits INTEGER NOT NULL, fingerprint TEXT,
-    last_row INTEGER NOT NULL, last_removal INTEGER NOT NULL, last_id INTEGER NOT NULL
+    last_row INTEGER NOT NULL, last_removal INTEGER NOT NULL, last_id INTEGER NOT NULL,
+    method TEXT NOT NULL DEFAULT 'Flat'
 );
 CREATE TABLE item (
     row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, label TEXT NOT NULL, code BLOB NOT NULL, metadata TEXT,
@@ -64,6 +66,7 @@ class State:
 
     bits: int
     fingerprint: str | None
+    method: Method
     last_row: int
     last_removal: int
     last_id: int
@@ -141,6 +144,7 @@ class Catalog:
             if bits is None:
                 raise GalleryNotFound(f"{self._folder} holds no gallery: give the bits of its codes to make one")
             self._create(bits, fingerprint)
+        self._upgrade()
         state = self._read_state()
         if (bits is not None and bits != state.bits) or fingerprint not in (None, state.fingerprint):
             raise FingerprintMismatch(
@@ -153,7 +157,20 @@ class Catalog:
         try:
             for statement in _TABLES.split(";"):
                 self._db.execute(statement)
-            self._db.execute("INSERT INTO gallery VALUES (1, ?, ?, ?, 0, 0, 0)", (SCHEMA, bits, fingerprint))
+            self._db.execute("INSERT INTO gallery VALUES (1, ?, ?, ?, 0, 0, 0, 'Flat')", (SCHEMA, bits, fingerprint))
+            self._db.execute("COMMIT")
+        except BaseException:
+            _roll_back(self._db)
+            raise
+
+    def _upgrade(self) -> None:
+        """Bring a catalog of the first schema, which knew one index method, to this one."""
+        if self._db.execute("SELECT schema FROM gallery").fetchone() != (1,):
+            return
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.execute("ALTER TABLE gallery ADD COLUMN method TEXT NOT NULL DEFAULT 'Flat'")
+            self._db.execute("UPDATE gallery SET schema = ?", (SCHEMA,))
             self._db.execute("COMMIT")
         except BaseException:
             _roll_back(self._db)
@@ -166,7 +183,7 @@ class Catalog:
                 f"the catalog in {self._folder} has schema {schema}; this version knows schema {SCHEMA}: "
                 "use the version of shitu-hash that wrote it"
             )
-        columns = "bits, fingerprint, last_row, last_removal, last_id, (SELECT count(*) FROM item)"
+        columns = "bits, fingerprint, method, last_row, last_removal, last_id, (SELECT count(*) FROM item)"
         return State(*self._db.execute(f"SELECT {columns} FROM gallery").fetchone())
 
     def close(self) -> None:
@@ -415,13 +432,17 @@ class Transaction:
         self.state = replace(self.state, bits=bits, fingerprint=fingerprint)
         return self.state.items
 
+    def choose_method(self, method: Method) -> None:
+        """Remember an index method."""
+        self.state = replace(self.state, method=method)
+
     def finish(self) -> None:
         """Store the gallery's own record and commit."""
         state = self.state
         with storage_faults(self._folder):
             self._db.execute(
-                "UPDATE gallery SET bits = ?, fingerprint = ?, last_row = ?, last_removal = ?, last_id = ?",
-                (state.bits, state.fingerprint, state.last_row, state.last_removal, state.last_id),
+                "UPDATE gallery SET bits = ?, fingerprint = ?, method = ?, last_row = ?, last_removal = ?, last_id = ?",
+                (state.bits, state.fingerprint, state.method, state.last_row, state.last_removal, state.last_id),
             )
             self._db.execute("COMMIT")
 
