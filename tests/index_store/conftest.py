@@ -1,19 +1,33 @@
-"""A gallery as a dictionary that is searched by counting bits: what every store must agree with."""
+"""A gallery as a dictionary that is searched by counting bits: what every store must agree with.
+
+Tests are run on Flat; those marked ``every_method`` are run on every index method, with options by which small
+galleries get lists and graphs. IVF looks at all lists then, so it must equal the dictionary; a graph may miss some.
+"""
 
 from __future__ import annotations
 
 import random
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from index_store import GalleryStore, Item, SearchResult, open_gallery
+from index_store import GalleryStore, IndexOptions, Item, SearchResult, open_gallery
+from index_store.background import BackgroundJob
 
-METHODS = ["Flat"]
+METHODS = ["Flat", "IVF", "HNSW32"]
+OPTIONS = IndexOptions(ivf_from=16, hnsw_from=16, nprobe=10**6, ef_search=4096)
+LEAST_FOLD = 40
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.definition.get_closest_marker("every_method"):
+        metafunc.parametrize("method", METHODS)
 
 
 @dataclass
@@ -39,16 +53,68 @@ class Oracle:
         return next((found for found in self.ranked(code, label) if found[0] > radius), None)
 
     def check(self, store: GalleryStore, queries: list[bytes], radius: int | None = None) -> None:
-        """Everything the store holds, lists and finds equals this."""
+        """Everything the store holds, lists and finds agrees with this, once its index is as it wants to be."""
+        settle(store)
         assert len(store) == len(self.items)
         listed = list(walk(store))
         assert [item.id for item in listed] == sorted(self.items)
         assert {item.id: item for item in listed} == self.items
-        radius = store.bits if radius is None else radius
-        for query, result in zip(
-            queries, store.search(as_codes(queries), radius, max(1, len(self.items))), strict=True
-        ):
-            assert as_pairs(result) == self.search(query, radius, max(1, len(self.items)))
+        self.check_search(store, queries, store.bits if radius is None else radius, max(1, len(self.items)))
+        for query in queries:
+            label = min((item.label for item in self.items.values()), default="none")
+            self.check_search(store, [query], store.bits, 3, label)
+
+    def check_search(
+        self,
+        store: GalleryStore,
+        queries: list[bytes],
+        radius: int,
+        top_k: int,
+        label: str | None = None,
+        exact: bool | None = None,
+        **tuning: int | None,
+    ) -> None:
+        """A search finds what this finds, or, unless it is ``exact``, some of it; see ``finds_all``."""
+        results = store.search(as_codes(queries), radius, top_k, label, **tuning)
+        exact = finds_all(store, label) if exact is None else exact
+        for query, result in zip(queries, results, strict=True):
+            expected, more = self.search(query, radius, top_k, label)
+            found, truncated = as_pairs(result)
+            for match in result.matches:
+                known = self.items[match.id]
+                assert (match.label, match.metadata) == (known.label, known.metadata)
+                assert match.distance == popcount(query, known.code) <= radius
+            if exact:
+                assert (found, truncated) == (expected, more)
+            else:
+                assert found == sorted(set(found))
+                assert len(found) <= len(expected)
+                assert truncated <= (more and len(found) == top_k)
+
+    def check_nearest(self, store: GalleryStore, query: bytes, radius: int, label: str | None = None) -> None:
+        """The nearest outside a radius is what this finds, or, where that may be missed, one further away."""
+        (match,) = store.nearest(as_codes([query]), radius, label)
+        expected = self.nearest(query, radius, label)
+        found = match and (match.distance, match.id)
+        if finds_all(store, label):
+            assert found == expected
+        elif found is not None:
+            assert found >= expected
+            assert radius < found[0] == popcount(query, self.items[found[1]].code)
+
+
+def finds_all(store: GalleryStore, label: str | None = None) -> bool:
+    """Whether a search with OPTIONS misses nothing: among the items of a label, or without a graph."""
+    return label is not None or store.method != "HNSW32"
+
+
+def settle(store: GalleryStore, timeout_s: float = 20) -> None:
+    """Wait until the kind of index serves that shall serve, and nothing is left to be folded in."""
+    deadline = time.monotonic() + timeout_s
+    while store._switch_is_due() or store._index.fold_is_due():
+        assert store.background_error is None
+        assert time.monotonic() < deadline, store.stats().reason
+        time.sleep(0.001)
 
 
 def popcount(one: bytes, other: bytes) -> int:
@@ -84,7 +150,11 @@ def flip(code: bytes, *bits: int) -> bytes:
 class Tools:
     """What test modules need of this file; they cannot import it."""
 
+    OPTIONS = OPTIONS
+    METHODS = METHODS
     Oracle = Oracle
+    settle = staticmethod(settle)
+    finds_all = staticmethod(finds_all)
     popcount = staticmethod(popcount)
     as_codes = staticmethod(as_codes)
     as_pairs = staticmethod(as_pairs)
@@ -107,13 +177,23 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "gallery"
 
 
-@pytest.fixture(params=METHODS)
-def open_store(request: pytest.FixtureRequest, folder: Path) -> Iterator[Callable[..., GalleryStore]]:
+@pytest.fixture
+def method() -> str:
+    """The index method of ``open_store``; the mark every_method overrides it."""
+    return "Flat"
+
+
+@pytest.fixture
+def open_store(method: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., GalleryStore]]:
     """Open the gallery of the test (64 bits, model "m1"), as often as asked; what is left open is closed."""
+    monkeypatch.setattr("index_store.hamming.layered._LEAST_FOLD", LEAST_FOLD)
+    monkeypatch.setattr("index_store.local.BackgroundJob", partial(BackgroundJob, retry_s=0.05))
     opened = []
 
-    def opener(bits: int | None = 64, fingerprint: str | None = "m1", path: Path = folder) -> GalleryStore:
-        store = open_gallery(path, bits, method=request.param, fingerprint=fingerprint, threads=2)
+    def opener(
+        bits: int | None = 64, fingerprint: str | None = "m1", path: Path = folder, method: str | None = method
+    ) -> GalleryStore:
+        store = open_gallery(path, bits, method, fingerprint, threads=2, options=OPTIONS)
         opened.append(store)
         return store
 

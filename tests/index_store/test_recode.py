@@ -24,11 +24,13 @@ def fill(store: GalleryStore, rng: random.Random, count: int = 200) -> list[Item
     return store.add([Item(None, f"label {n % 3}", rng.randbytes(8)) for n in range(count)])
 
 
+@pytest.mark.every_method
 def test_all_codes_bits_and_the_fingerprint_change_together(
     open_store: Callable[..., GalleryStore], tools, rng: random.Random, folder
 ) -> None:
     store = open_store()
     items = fill(store, rng)
+    tools.settle(store)
     store.add([Item("gone", "x", CODE)])
     store.remove(["gone"])
     store.snapshot()
