@@ -176,7 +176,7 @@ class LocalGalleryStore:
         self._mutex = threading.Lock()
         self._lock = ReadWriteLock()
         self._upkeep = BackgroundJob(f"upkeep of {folder}", self._do_what_is_due)
-        self._note_changes(0)
+        self._wake_if_due()
 
     # What it is
 
@@ -369,6 +369,7 @@ class LocalGalleryStore:
         except (MemoryError, OverflowError) as error:
             raise StorageUnavailable(f"the index cannot be built ({error}): there is too little memory") from error
         self._stale = False
+        self._wake_if_due()  # what was made is Flat
 
     def _put_index(self, index: HammingIndex) -> None:
         with self._lock.write():
@@ -537,13 +538,14 @@ class LocalGalleryStore:
                     with self._catalog.transaction() as change:
                         change.choose_method(method)
                 self._put_index(index)
+                self._changes = max(self._changes, len(index))  # the snapshot there is has another index
             tell(1.0)
         except (MemoryError, OverflowError) as error:
             raise StorageUnavailable(f"no {kind} index can be built ({error}): there is too little memory") from error
         finally:
             self._progress = None
         logger.info("%s serves the %d items of %s", kind, len(index), self._folder)
-        self._note_changes(0)
+        self._wake_if_due()
 
     def _plan(self) -> Plan:
         state = self._catalog.state
@@ -566,6 +568,9 @@ class LocalGalleryStore:
 
     def _note_changes(self, count: int) -> None:
         self._changes += count
+        self._wake_if_due()
+
+    def _wake_if_due(self) -> None:
         if self._switch_is_due() or self._index.fold_is_due() or self._snapshot_is_due():
             self._upkeep.wake()
 
@@ -577,6 +582,10 @@ class LocalGalleryStore:
                 self._keep_up()
             except GalleryClosed:
                 logger.info("the upkeep of %s ends with the store", self._folder)
+            except (MemoryError, OverflowError) as error:
+                raise StorageUnavailable(
+                    f"the index cannot be kept up ({error}): there is too little memory"
+                ) from error
 
     def _keep_up(self) -> None:
         """Serve by the kind of index that suits, fold recent items in, snapshot; the maintenance lock is held."""

@@ -130,10 +130,12 @@ def test_a_catalog_whose_making_was_cut_short_is_made_again(open_store, folder: 
 # Snapshots
 
 
+@pytest.mark.every_method
 def test_a_start_reads_the_snapshot_and_catches_up(open_store, folder, tools, rng, log, tmp_path) -> None:
     oracle = tools.Oracle()
     store = open_store()
     oracle.put(*fill(store, rng, 2000))
+    tools.settle(store)
     store.snapshot()
     oracle.put(*fill(store, rng, 5))
     oracle.put(store.replace(Item(min(oracle.items), "replaced", CODE)))
@@ -147,20 +149,39 @@ def test_a_start_reads_the_snapshot_and_catches_up(open_store, folder, tools, rn
     log.clear()
     with open_store(path=tmp_path / "killed") as reopened:
         assert log.messages == []
+        assert reopened.stats().serving == reopened.method
         oracle.check(reopened, [CODE, rng.randbytes(8)])
     oracle.check(store, [CODE])
 
 
+@pytest.mark.every_method
 def test_a_clean_stop_leaves_a_snapshot_that_the_next_start_uses(open_store, folder, tools, rng, log) -> None:
     oracle = tools.Oracle()
     with open_store() as store:
         oracle.put(*fill(store, rng, 300))
+        tools.settle(store)
     written = (folder / SNAPSHOT).stat()
     log.clear()
     with open_store() as store:
         assert log.messages == []
         oracle.check(store, [CODE])
     assert (folder / SNAPSHOT).stat().st_mtime_ns == written.st_mtime_ns  # nothing changed, nothing written
+
+
+@pytest.mark.parametrize("chosen", ["IVF", "HNSW32"])
+def test_an_index_that_was_built_is_in_the_snapshot_even_if_no_item_changed(
+    open_store, tools, rng, log, chosen: str
+) -> None:
+    oracle = tools.Oracle()
+    with open_store() as store:
+        oracle.put(*fill(store, rng, 300))
+    with open_store(method=chosen) as store:
+        tools.settle(store)
+    log.clear()
+    with open_store(method=chosen) as store:
+        assert log.messages == []
+        assert store.stats().serving == chosen
+        oracle.check(store, [CODE])
 
 
 def test_removals_are_logged_only_until_a_snapshot_has_seen_them(open_store, rng) -> None:
@@ -210,6 +231,7 @@ def fill_with_text(path: Path) -> None:
     path.write_text("no snapshot\n" * 1000)
 
 
+@pytest.mark.every_method
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -227,6 +249,7 @@ def test_a_damaged_snapshot_is_told_and_rebuilt(open_store, folder: Path, tools,
     oracle = tools.Oracle()
     with open_store() as store:
         oracle.put(*fill(store, rng, 200))
+        tools.settle(store)
     spoil(folder / SNAPSHOT)
     check_ignored(open_store, oracle, log)
 
@@ -336,7 +359,9 @@ def _raise_os_error(*_: object) -> None:
 
 def at_each_block(monkeypatch: pytest.MonkeyPatch, call: Callable[[], None]) -> None:
     """Have ``call`` made before each of the many small blocks of a snapshot is written."""
-    monkeypatch.setattr("index_store.hamming.flat.BLOCK", 10)
+    for module in ("flat", "lists", "graph"):
+        monkeypatch.setattr(f"index_store.hamming.{module}.BLOCK", 10)
+    monkeypatch.setattr("index_store.hamming.graph._LINKS_AT_ONCE", 1000)
     write = SnapshotWriter.write
 
     def write_after_call(self, chunk: Chunk) -> None:
@@ -346,10 +371,13 @@ def at_each_block(monkeypatch: pytest.MonkeyPatch, call: Callable[[], None]) -> 
     monkeypatch.setattr(SnapshotWriter, "write", write_after_call)
 
 
+@pytest.mark.every_method
 def test_a_snapshot_taken_while_the_gallery_changes_is_used(open_store, folder, tools, rng, log, monkeypatch) -> None:
     oracle = tools.Oracle()
     store = open_store()
     oracle.put(*fill(store, rng, 200))
+    tools.settle(store)
+    oracle.put(*fill(store, rng, 30))
 
     def change() -> None:
         oracle.put(*fill(store, rng, 3))
@@ -364,7 +392,8 @@ def test_a_snapshot_taken_while_the_gallery_changes_is_used(open_store, folder, 
     shutil.copytree(folder, killed)
     log.clear()
     with open_store(path=killed) as reopened:
-        assert log.messages == []
+        assert "ignored" not in log.text
+        assert "from the catalog" not in log.text
         oracle.check(reopened, [CODE])
 
 
@@ -416,6 +445,23 @@ def test_the_store_tells_when_snapshots_fail_in_the_background(open_store, rng, 
     assert isinstance(store.background_error, StorageUnavailable)
     assert len(store.add([Item(None, "x", CODE)])) == 1
     store.close()
+
+
+@pytest.mark.parametrize("method", ["IVF", "HNSW32"])
+def test_too_little_memory_for_a_fold_is_told_and_tried_again(open_store, tools, rng, monkeypatch) -> None:
+    store, oracle = open_store(), tools.Oracle()
+    oracle.put(*fill(store, rng, 100))
+    tools.settle(store)
+    with monkeypatch.context() as short:
+        for structure in ("lists.InvertedLists", "graph.Graph"):
+            short.setattr(f"index_store.hamming.{structure}.fold", _raise_memory_error)
+        oracle.put(*fill(store, rng, 50))
+        wait_until(lambda: store.background_error is not None)
+        assert isinstance(store.background_error, StorageUnavailable)
+        oracle.check_search(store, [CODE], 64, 200)
+    wait_until(lambda: store.background_error is None)
+    assert store.stats().recent == 0
+    oracle.check(store, [CODE])
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
@@ -571,10 +617,12 @@ class Faulty:
         raise MemoryError("no room")
 
 
+@pytest.mark.every_method
 def test_a_failure_between_commit_and_index_is_mended(open_store, tools, rng, log) -> None:
     oracle = tools.Oracle()
     store = open_store()
     oracle.put(*fill(store, rng, 100))
+    tools.settle(store)
     store._index = Faulty(store._index)
     oracle.put(*fill(store, rng, 10))
     oracle.check(store, [CODE])
@@ -589,6 +637,7 @@ def test_a_failure_between_commit_and_index_is_mended(open_store, tools, rng, lo
     oracle.check(store, [CODE])
 
 
+@pytest.mark.every_method
 def test_an_interrupt_between_commit_and_index_is_mended_by_the_next_call(open_store, tools, rng) -> None:
     class Interrupted(Faulty):
         def add(self, rows: np.ndarray, codes: np.ndarray) -> None:
@@ -596,12 +645,14 @@ def test_an_interrupt_between_commit_and_index_is_mended_by_the_next_call(open_s
 
     store = open_store()
     fill(store, rng, 100)
+    tools.settle(store)
     store._index = Interrupted(store._index)
     with pytest.raises(KeyboardInterrupt):
         store.add([Item("a", "x", CODE)])
     (result,) = store.search(tools.as_codes([CODE]), 0, 1)
     assert [match.id for match in result.matches] == ["a"]
     assert len(store) == 101
+    tools.settle(store)
 
 
 class LateFailure:
@@ -663,10 +714,12 @@ def test_closing_gives_the_folder_free_even_if_the_snapshot_fails(open_store, rn
         assert [item.id for item in again.list(limit=100).items] == sorted(item.id for item in items)
 
 
+@pytest.mark.every_method
 def test_an_index_that_disagrees_with_the_catalog_is_made_anew(open_store, tools, rng, log) -> None:
     oracle = tools.Oracle()
     store = open_store()
     oracle.put(*fill(store, rng, 100))
+    tools.settle(store)
     store._index.add(np.array([10**6], dtype=np.int64), tools.as_codes([CODE]))
     oracle.check(store, [CODE])
     assert "disagrees" in log.text
