@@ -158,6 +158,7 @@ class Graph:
         if (done, linked) != (nodes, links):
             raise CorruptSnapshot(f"{done} nodes and {linked} links came, {nodes} and {links} were announced")
         graph._finish_loading(levels, facts["entry_point"], facts["max_level"])
+        graph._check_upper_links(levels)
         return graph
 
     def _link(self, rows: Rows, codes: Callable[[int, int], Codes], work: Work) -> None:
@@ -205,7 +206,7 @@ class Graph:
         offsets = np.concatenate([[0], np.cumsum(per_level[levels])]).astype(np.uint64)
         if int(offsets[-1]) != len(links) or (len(links) and links.max() >= len(levels)):
             raise CorruptSnapshot("the links do not fit the nodes")
-        if not -1 <= entry_point < len(levels) or not -1 <= max_level < len(per_level):
+        if len(levels) and not (0 <= entry_point < len(levels) and levels[entry_point] == max_level + 1):
             raise CorruptSnapshot("the graph has no such entry")
         _kernels.copy_array_to_vector(levels, hnsw.levels)
         _kernels.copy_array_to_vector(offsets, hnsw.offsets)
@@ -216,6 +217,16 @@ class Graph:
         gone = np.flatnonzero(self._rows < 0)
         np.bitwise_or.at(self._marks, gone >> 3, (1 << (gone & 7)).astype(np.uint8))
         self._removed = len(gone)
+
+    def _check_upper_links(self, levels: NDArray[np.int32]) -> None:
+        """Raise CorruptSnapshot for a link, above the lowest level, to a node that has no links there."""
+        per_level = _kernels.vector_to_array(self._index.hnsw.cum_nneighbor_per_level)
+        offsets, links = _kernels.vector_to_array(self._index.hnsw.offsets), self._links()
+        for level in range(1, int(levels.max(initial=0))):
+            starts = offsets[:-1][levels > level] + per_level[level]
+            ends = links[starts[:, None].astype(np.int64) + np.arange(per_level[level + 1] - per_level[level])]
+            if (levels[ends[ends >= 0]] <= level).any():
+                raise CorruptSnapshot("a link leads to a node that is not in its level")
 
     def _mark_none(self) -> None:
         """Make a bit for each node. Faiss reads them in place, so a mark holds for the next search."""

@@ -172,7 +172,10 @@ class InvertedLists:
         return {"nlist": self.nlist, "trained_items": self._trained_items}
 
     def chunks(self) -> Iterator[Chunk]:
-        """Yield the centroids and all pairs, list by list, each list as it is then."""
+        """Yield the centroids and all pairs, list by list, each list as it is then.
+
+        A list may hold most of a gallery (of equal codes, say), so it may come in several chunks.
+        """
         yield Chunk("centroids", (self._centroids,))
         number = 0
         while number < self.nlist:
@@ -183,7 +186,9 @@ class InvertedLists:
                 codes.append(own_codes.copy())
                 lists.append(np.full(len(own_rows), number, dtype=np.int64))
                 number, count = number + 1, count + len(own_rows)
-            yield Chunk("lists", (np.concatenate(rows), np.concatenate(codes), np.concatenate(lists)))
+            columns = (np.concatenate(rows), np.concatenate(codes), np.concatenate(lists))
+            for start in range(0, count, BLOCK):
+                yield Chunk("lists", tuple(column[start : start + BLOCK] for column in columns))
 
     @classmethod
     def load(

@@ -19,6 +19,7 @@ import pytest
 
 from index_store import GalleryStore, IndexOptions, Item, SearchResult, open_gallery
 from index_store.background import BackgroundJob
+from index_store.hamming import Hits
 
 METHODS = ["Flat", "IVF", "HNSW32"]
 OPTIONS = IndexOptions(ivf_from=16, hnsw_from=16, nprobe=10**6, ef_search=4096)
@@ -147,6 +148,34 @@ def flip(code: bytes, *bits: int) -> bytes:
     return bytes(changed)
 
 
+def make_codes(rng: random.Random, count: int, code_size: int, few_bits: bool = False) -> np.ndarray:
+    """Random codes; with ``few_bits`` nearly equal ones, so that distances tie all the time."""
+    codes = np.frombuffer(rng.randbytes(count * code_size), dtype=np.uint8).reshape(count, code_size).copy()
+    if few_bits:
+        codes[:, 1:] = 0
+    return codes
+
+
+def distances(query: np.ndarray, codes: np.ndarray) -> list[int]:
+    return np.unpackbits(query ^ codes, axis=1).sum(axis=1, dtype=np.int64).tolist()
+
+
+def check_hits(hits: Hits, pairs: list[tuple[int, int]], radius: int, top_k: int) -> None:
+    """``pairs`` are (distance, row) of all that may be found."""
+    within = sorted(pair for pair in pairs if pair[0] <= radius)
+    found = list(zip(hits.distances.tolist(), hits.rows.tolist(), strict=True))
+    assert [distance for distance, _ in found] == sorted(distance for distance, _ in found)
+    assert len(set(found)) == len(found)
+    assert set(found) <= set(within)
+    assert hits.truncated == (len(within) > top_k)
+    if hits.truncated:
+        last = within[top_k - 1][0]
+        assert set(found) >= {pair for pair in within if pair[0] <= last}
+        assert len(found) > top_k
+    else:
+        assert sorted(found) == within
+
+
 class Tools:
     """What test modules need of this file; they cannot import it."""
 
@@ -160,6 +189,9 @@ class Tools:
     as_pairs = staticmethod(as_pairs)
     walk = staticmethod(walk)
     flip = staticmethod(flip)
+    make_codes = staticmethod(make_codes)
+    distances = staticmethod(distances)
+    check_hits = staticmethod(check_hits)
 
 
 @pytest.fixture

@@ -7,15 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from index_store.hamming import FlatIndex, Hits, RowMap
-
-
-def make_codes(rng: random.Random, count: int, code_size: int, few_bits: bool = False) -> np.ndarray:
-    """Random codes; with ``few_bits`` nearly equal ones, so that distances tie all the time."""
-    codes = np.frombuffer(rng.randbytes(count * code_size), dtype=np.uint8).reshape(count, code_size).copy()
-    if few_bits:
-        codes[:, 1:] = 0
-    return codes
+from index_store.hamming import FlatIndex, RowMap
 
 
 def fill(codes: np.ndarray, segment_bytes: int, first_row: int = 1) -> FlatIndex:
@@ -24,39 +16,19 @@ def fill(codes: np.ndarray, segment_bytes: int, first_row: int = 1) -> FlatIndex
     return index
 
 
-def distances(query: np.ndarray, codes: np.ndarray) -> list[int]:
-    return np.unpackbits(query ^ codes, axis=1).sum(axis=1, dtype=np.int64).tolist()
-
-
-def check_hits(hits: Hits, pairs: list[tuple[int, int]], radius: int, top_k: int) -> None:
-    """``pairs`` are (distance, row) of all that may be found."""
-    within = sorted(pair for pair in pairs if pair[0] <= radius)
-    found = list(zip(hits.distances.tolist(), hits.rows.tolist(), strict=True))
-    assert [distance for distance, _ in found] == sorted(distance for distance, _ in found)
-    assert len(set(found)) == len(found)
-    assert set(found) <= set(within)
-    assert hits.truncated == (len(within) > top_k)
-    if hits.truncated:
-        last = within[top_k - 1][0]
-        assert set(found) >= {pair for pair in within if pair[0] <= last}
-        assert len(found) > top_k
-    else:
-        assert sorted(found) == within
-
-
 @pytest.mark.parametrize("code_size", [1, 3, 8, 16, 20, 32, 64, 100])
 @pytest.mark.parametrize("few_bits", [False, True])
-def test_search_equals_counting_bits(rng: random.Random, code_size: int, few_bits: bool) -> None:
-    codes = make_codes(rng, 400, code_size, few_bits)
-    queries = make_codes(rng, 5, code_size, few_bits)
+def test_search_equals_counting_bits(tools, rng: random.Random, code_size: int, few_bits: bool) -> None:
+    codes = tools.make_codes(rng, 400, code_size, few_bits)
+    queries = tools.make_codes(rng, 5, code_size, few_bits)
     for segment_bytes in (code_size, 7 * code_size, 1 << 20):
         index = fill(codes, segment_bytes)
         for top_k in (1, 10, 350, 1000):
             for radius in (0, 2, code_size * 4, code_size * 8):
                 results = index.search(queries, radius, top_k)
                 for query, hits in zip(queries, results, strict=True):
-                    pairs = [(d, row) for row, d in enumerate(distances(query, codes), 1)]
-                    check_hits(hits, pairs, radius, top_k)
+                    pairs = [(d, row) for row, d in enumerate(tools.distances(query, codes), 1)]
+                    tools.check_hits(hits, pairs, radius, top_k)
 
 
 @pytest.mark.parametrize("segment_bytes", [3 * 2, 1 << 20])
@@ -69,32 +41,32 @@ def test_ties_beyond_what_is_asked_for_are_all_found(segment_bytes: int) -> None
 
 
 @pytest.mark.parametrize("segment_bytes", [5 * 4, 1 << 20])
-def test_selection_comes_before_top_k(rng: random.Random, segment_bytes: int) -> None:
-    codes = make_codes(rng, 600, 4, few_bits=True)
+def test_selection_comes_before_top_k(tools, rng: random.Random, segment_bytes: int) -> None:
+    codes = tools.make_codes(rng, 600, 4, few_bits=True)
     index = fill(codes, segment_bytes)
-    query = make_codes(rng, 1, 4)
+    query = tools.make_codes(rng, 1, 4)
     for size in (0, 1, 30, 599):
         rows = rng.sample(range(1, 601), size)
         among = index.select(np.array([*rows, 5000], dtype=np.int64))
         assert among.missing == 1
-        pairs = [(d, row) for row, d in enumerate(distances(query[0], codes), 1) if row in set(rows)]
+        pairs = [(d, row) for row, d in enumerate(tools.distances(query[0], codes), 1) if row in set(rows)]
         for top_k in (1, 20, 100):
             (hits,) = index.search(query, 32, top_k, among)
-            check_hits(hits, pairs, 32, top_k)
+            tools.check_hits(hits, pairs, 32, top_k)
 
 
 @pytest.mark.parametrize("segment_bytes", [5 * 4, 1 << 20])
-def test_nearest_outside_equals_counting_bits(rng: random.Random, segment_bytes: int) -> None:
-    codes = make_codes(rng, 300, 4, few_bits=True)
+def test_nearest_outside_equals_counting_bits(tools, rng: random.Random, segment_bytes: int) -> None:
+    codes = tools.make_codes(rng, 300, 4, few_bits=True)
     index = fill(codes, segment_bytes)
-    query = make_codes(rng, 1, 4)
+    query = tools.make_codes(rng, 1, 4)
     rows = np.array(rng.sample(range(1, 301), 40), dtype=np.int64)
     for radius in range(33):
         for among in (None, index.select(rows)):
             (hits,) = index.nearest_outside(query, radius, among)
             pairs = [
                 (d, row)
-                for row, d in enumerate(distances(query[0], codes), 1)
+                for row, d in enumerate(tools.distances(query[0], codes), 1)
                 if d > radius and (among is None or row in rows)
             ]
             nearest = min(pairs, default=(None, None))[0]
@@ -102,13 +74,13 @@ def test_nearest_outside_equals_counting_bits(rng: random.Random, segment_bytes:
             assert set(hits.distances.tolist()) <= {nearest}
 
 
-def test_large_searches_on_several_threads_equal_counting_bits(rng: random.Random) -> None:
-    codes, queries = make_codes(rng, 40_000, 64), make_codes(rng, 16, 64)
+def test_large_searches_on_several_threads_equal_counting_bits(tools, rng: random.Random) -> None:
+    codes, queries = tools.make_codes(rng, 40_000, 64), tools.make_codes(rng, 16, 64)
     for segment_bytes in (30_000 * 64, 1 << 30):
         index = fill(codes, segment_bytes)
         for query, hits in zip(queries, index.search(queries, 230, 10), strict=True):
-            pairs = [(d, row) for row, d in enumerate(distances(query, codes), 1)]
-            check_hits(hits, pairs, 230, 10)
+            pairs = [(d, row) for row, d in enumerate(tools.distances(query, codes), 1)]
+            tools.check_hits(hits, pairs, 230, 10)
 
 
 def test_an_empty_index_finds_nothing() -> None:
@@ -121,7 +93,7 @@ def test_an_empty_index_finds_nothing() -> None:
 
 
 @pytest.mark.parametrize("segment_bytes", [8, 3 * 8, 1 << 20])
-def test_adding_and_removing_at_random_keeps_the_right_pairs(rng: random.Random, segment_bytes: int) -> None:
+def test_adding_and_removing_at_random_keeps_the_right_pairs(tools, rng: random.Random, segment_bytes: int) -> None:
     index = FlatIndex(64, threads=1, segment_bytes=segment_bytes)
     truth: dict[int, bytes] = {}
     last_row = 0
@@ -131,7 +103,7 @@ def test_adding_and_removing_at_random_keeps_the_right_pairs(rng: random.Random,
             # Rows leave gaps, as they do when transactions are taken back.
             rows = np.array([last_row + rng.randrange(1, 500) + 500 * n for n in range(count)], dtype=np.int64)
             last_row = int(rows[-1])
-            codes = make_codes(rng, count, 8)
+            codes = tools.make_codes(rng, count, 8)
             index.add(rows, codes)
             truth.update(zip(rows.tolist(), (code.tobytes() for code in codes), strict=True))
         else:
@@ -155,10 +127,12 @@ def contents(index: FlatIndex) -> dict[int, bytes]:
     return dict(zip(read.tolist(), (code.tobytes() for code in codes), strict=True))
 
 
-def test_an_export_loses_no_pair_that_moves_meanwhile(rng: random.Random, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_loses_no_pair_that_moves_meanwhile(
+    tools, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("index_store.hamming.flat.BLOCK", 10)
     for _ in range(60):
-        codes = make_codes(rng, 100, 2)
+        codes = tools.make_codes(rng, 100, 2)
         index = fill(codes, 7 * 2)
         present = set(range(1, 101))
         export, last_row, exported = index.export(), 100, []
@@ -170,7 +144,7 @@ def test_an_export_loses_no_pair_that_moves_meanwhile(rng: random.Random, monkey
             index.remove(gone)
             present -= set(gone.tolist())
             if rng.random() < 0.5:
-                index.add(np.array([last_row + 1], dtype=np.int64), make_codes(rng, 1, 2))
+                index.add(np.array([last_row + 1], dtype=np.int64), tools.make_codes(rng, 1, 2))
                 last_row += 1
         export.close()
         rows = [int(row) for row, _ in exported if row <= 100]
