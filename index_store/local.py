@@ -596,6 +596,7 @@ class LocalGalleryStore:
             self._index.fold(self._lock, Work(self._build_threads, self._go_on))
         if self._snapshot_is_due():
             self._snapshot()
+        self._wake_if_due()  # a fold may be what makes an index outgrow its lists
 
     def _switch_is_due(self) -> bool:
         return self._plan().kind != self._index.method or self._index.worn() is not None

@@ -447,6 +447,17 @@ def test_the_store_tells_when_snapshots_fail_in_the_background(open_store, rng, 
     store.close()
 
 
+@pytest.mark.parametrize("method", ["IVF"])
+def test_lists_that_a_fold_outgrows_are_built_anew_without_another_change(open_store, tools, rng) -> None:
+    store, oracle = open_store(), tools.Oracle()
+    oracle.put(*fill(store, rng, 100))
+    tools.settle(store)
+    assert store.stats().parameters["nlist"] == 12
+    oracle.put(*fill(store, rng, 500))
+    wait_until(lambda: store.stats().parameters.get("nlist") == 75)
+    oracle.check(store, [CODE])
+
+
 @pytest.mark.parametrize("method", ["IVF", "HNSW32"])
 def test_too_little_memory_for_a_fold_is_told_and_tried_again(open_store, tools, rng, monkeypatch) -> None:
     store, oracle = open_store(), tools.Oracle()
