@@ -54,16 +54,18 @@ def build_flat(catalog: Catalog, threads: int) -> HammingIndex:
 
 def read_pairs(catalog: Catalog, threads: int, work: Work) -> tuple[Segments, int]:
     """Return the catalog's pairs and the last row seen; others may write meanwhile."""
-    pairs = Segments(catalog.state.bits, threads)
+    state = catalog.state
+    pairs = Segments(state.bits, threads)
     row = 0
-    while True:
+    while row < state.last_row:  # not until there are no more, or a busy writer would be followed for ever
         work.go_on()
         rows, codes = catalog.codes_after(row, _BATCH)
         if not rows.size:
-            return pairs, row
+            break
         pairs.append(rows, codes)
         row = int(rows[-1])
-        work.tell(min(1.0, len(pairs) / max(1, catalog.state.items)))
+        work.tell(min(1.0, len(pairs) / max(1, state.items)))
+    return pairs, row
 
 
 def catch_up(index: HammingIndex, catalog: Catalog, since: Position) -> int:
@@ -71,14 +73,16 @@ def catch_up(index: HammingIndex, catalog: Catalog, since: Position) -> int:
 
     If others write meanwhile, that row and the removals since the start say where to go on.
     """
+    last_row = catalog.state.last_row
     index.remove(catalog.removals_after(since.last_removal))
     row = since.last_row
-    while True:
+    while row < last_row:
         rows, codes = catalog.codes_after(row, _BATCH)
         if not rows.size:
-            return row
+            break
         index.add(rows, codes)
         row = int(rows[-1])
+    return row
 
 
 def _read_snapshot(path: Path, catalog: Catalog, threads: int, options: IndexOptions) -> tuple[HammingIndex, Position]:
