@@ -2,6 +2,8 @@
 
 Run as a program by test_kill.py, which kills it. Lines of JSON on standard output:
 ``{"begin": change}`` before a call, ``{"end": ids}`` when it has returned.
+
+Lists and graphs are made of few items and recent ones are folded in early, so the background is always at work.
 """
 
 from __future__ import annotations
@@ -12,7 +14,11 @@ import random
 import sys
 import threading
 
-from index_store import Item, open_gallery
+from index_store import IndexOptions, Item, open_gallery
+from index_store.hamming import layered
+
+OPTIONS = IndexOptions(ivf_from=16, hnsw_from=16, nprobe=10**6, ef_search=4096)
+METHODS = ["Flat", "IVF", "HNSW32", "auto"]
 
 
 def tell(**message: object) -> None:
@@ -22,7 +28,9 @@ def tell(**message: object) -> None:
 
 def main(folder: str, seed: int) -> None:
     rng = random.Random(seed)
-    store = open_gallery(folder, 64, fingerprint="m1", threads=1)
+    layered._LEAST_FOLD = 10
+    method = [*METHODS, None][seed % 5]
+    store = open_gallery(folder, 64, method, "m1", threads=1, options=OPTIONS)
     ids = [item.id for item in store.list(limit=100_000).items]
     threading.Thread(target=maintain, args=(store, random.Random(seed)), daemon=True).start()
     number = 0
@@ -56,7 +64,10 @@ def maintain(store, rng: random.Random) -> None:
     """Snapshots and rebuilds beside the changes, so that kills fall into them too."""
     while True:
         threading.Event().wait(rng.random() * 0.05)
-        rng.choice([store.snapshot, store.snapshot, store.rebuild])()
+        if rng.random() < 0.5:
+            store.snapshot()
+        else:
+            store.rebuild(rng.choice([*METHODS, None]))
 
 
 if __name__ == "__main__":
