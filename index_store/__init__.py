@@ -1,16 +1,20 @@
 """Persistent gallery of binary codes: a SQLite catalog as the truth, a Faiss index derived from it."""
 
+from index_store.backup_file import check_backup
 from index_store.base import (
+    BackupInfo,
     DiskFull,
     DuplicateCode,
     Existing,
     FingerprintMismatch,
     GalleryClosed,
     GalleryError,
+    GalleryExists,
     GalleryLocked,
     GalleryNotFound,
     GalleryStore,
     IndexStats,
+    InvalidBackup,
     InvalidItem,
     InvalidQuery,
     Item,
@@ -25,21 +29,25 @@ from index_store.base import (
     UnknownSchema,
 )
 from index_store.local import open_gallery
+from index_store.restore import restore_gallery
 from index_store.validation import MAX_LABEL_CHARACTERS, MAX_METADATA_BYTES
 
 __all__ = [
     "MAX_LABEL_CHARACTERS",
     "MAX_METADATA_BYTES",
+    "BackupInfo",
     "DiskFull",
     "DuplicateCode",
     "Existing",
     "FingerprintMismatch",
     "GalleryClosed",
     "GalleryError",
+    "GalleryExists",
     "GalleryLocked",
     "GalleryNotFound",
     "GalleryStore",
     "IndexStats",
+    "InvalidBackup",
     "InvalidItem",
     "InvalidQuery",
     "Item",
@@ -52,5 +60,7 @@ __all__ = [
     "SearchResult",
     "StorageUnavailable",
     "UnknownSchema",
+    "check_backup",
     "open_gallery",
+    "restore_gallery",
 ]

@@ -13,6 +13,8 @@ The errors form one tree::
     ├── GalleryNotFound           the folder holds no gallery
     ├── GalleryLocked             another process, or another store of this one, owns the folder
     ├── GalleryClosed             the store was closed
+    ├── GalleryExists             a restore was to go where a gallery is
+    ├── InvalidBackup             a file is no backup, is damaged, or is of a newer version
     ├── UnknownSchema             the catalog was written by another version of this package
     ├── CorruptSnapshot           a snapshot cannot be used (never leaves the package: it is rebuilt)
     └── StorageUnavailable        the folder cannot be read or written, or the catalog is damaged
@@ -21,11 +23,12 @@ The errors form one tree::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,6 +129,14 @@ class GalleryClosed(GalleryError):
         super().__init__("this gallery store is closed")
 
 
+class GalleryExists(GalleryError):
+    """A restore was to go into a folder that holds a gallery."""
+
+
+class InvalidBackup(GalleryError):
+    """A file is no backup of a gallery, is damaged, or was written by a newer version of this package."""
+
+
 class UnknownSchema(GalleryError):
     """The catalog was written by another version of this package."""
 
@@ -202,6 +213,17 @@ class IndexStats:
     bytes: int
     model_fingerprint: str | None
     rebuild_progress: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class BackupInfo:
+    """What a backup holds. ``bytes`` is the length of its file, ``created_at`` is RFC 3339 in UTC."""
+
+    items: int
+    bits: int
+    model_fingerprint: str | None
+    created_at: str
+    bytes: int
 
 
 # Named because a store's own ``list`` hides the type inside its class.
@@ -312,6 +334,23 @@ class GalleryStore(Protocol):
         """Build the index anew from the catalog while the old one serves, then put it in its place.
 
         ``progress`` is told the done part, 0 to 1. Raises InvalidQuery for a method there is not.
+        """
+
+    def backup(
+        self, target: str | os.PathLike[str] | BinaryIO, progress: Callable[[int, int], None] | None = None
+    ) -> BackupInfo:
+        """Write the gallery as it is at one moment to a file, for ``restore_gallery``; changes go on meanwhile.
+
+        ``target`` is a path, where the file appears whole and durable or not at all (one that is there is
+        replaced), or a binary stream, which need not seek. ``progress`` is told how many items are done, and of
+        how many. Raises StorageUnavailable and DiskFull for a path; what a stream raises comes through.
+        """
+
+    def backup_chunks(self, progress: Callable[[int, int], None] | None = None) -> Generator[bytes, None, BackupInfo]:
+        """Yield the bytes of a backup piece by piece; see ``backup``.
+
+        The gallery's moment is that of the first piece, and the catalog's log cannot shrink until the last.
+        ``close`` of the generator gives up. The store's own ``close`` waits for either.
         """
 
     def snapshot(self) -> None:

@@ -141,7 +141,7 @@ class Catalog:
             if bits is None:
                 raise GalleryNotFound(f"{self._folder} holds no gallery: give the bits of its codes to make one")
             self._create(bits, fingerprint)
-        state = self._read_state()
+        state = self._read_state(self._db)
         if (bits is not None and bits != state.bits) or fingerprint not in (None, state.fingerprint):
             raise FingerprintMismatch(
                 state.fingerprint, fingerprint, stored_bits=state.bits, given_bits=bits or state.bits
@@ -159,15 +159,22 @@ class Catalog:
             _roll_back(self._db)
             raise
 
-    def _read_state(self) -> State:
-        (schema,) = self._db.execute("SELECT schema FROM gallery").fetchone()
+    def _read_state(self, db: sqlite3.Connection) -> State:
+        (schema,) = db.execute("SELECT schema FROM gallery").fetchone()
         if schema != SCHEMA:
             raise UnknownSchema(
                 f"the catalog in {self._folder} has schema {schema}; this version knows schema {SCHEMA}: "
                 "use the version of shitu-hash that wrote it"
             )
         columns = "bits, fingerprint, last_row, last_removal, last_id, (SELECT count(*) FROM item)"
-        return State(*self._db.execute(f"SELECT {columns} FROM gallery").fetchone())
+        return State(*db.execute(f"SELECT {columns} FROM gallery").fetchone())
+
+    def settle(self) -> None:
+        """Bring what the write-ahead log holds into the catalog's own file, durably."""
+        with storage_faults(self._folder):
+            busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise StorageUnavailable(f"the catalog in {self._folder} is in use by another process")
 
     def close(self) -> None:
         """Close every connection, once those in use have been given back."""
@@ -234,6 +241,19 @@ class Catalog:
         rows = self._read("SELECT last_row, last_removal FROM snapshot WHERE token = ?", (token,))
         return Position(*rows[0]) if rows else None
 
+    @contextmanager
+    def moment(self) -> Iterator[Moment]:
+        """Read the catalog as it is at one moment, while others go on to change it.
+
+        Meanwhile the write-ahead log cannot be emptied, so it grows by what is changed.
+        """
+        with self._readers.borrow() as db, storage_faults(self._folder):
+            db.execute("BEGIN")
+            try:
+                yield Moment(db, self._read_state(db))
+            finally:
+                _roll_back(db)
+
     def _read(self, sql: str, values: Sequence[Any]) -> list[Any]:
         with self._readers.borrow() as db, storage_faults(self._folder):
             return db.execute(sql, values).fetchall()
@@ -277,7 +297,7 @@ class Catalog:
             # A disk that failed, or an interrupt, does not tell whether the change was still taken.
             _roll_back(self._db)
             with suppress(sqlite3.Error):
-                actual = self._read_state()
+                actual = self._read_state(self._db)
                 self.state = self.state if actual == self.state else actual
             raise
 
@@ -330,6 +350,27 @@ class Catalog:
                 stage.close()
                 raise
         return stage
+
+
+class Moment:
+    """The catalog at one moment. What it yields must be read inside the block that gave it."""
+
+    def __init__(self, db: sqlite3.Connection, state: State) -> None:
+        """Read in a transaction that was begun."""
+        self._db = db
+        self.state = state
+
+    def codes(self) -> Iterator[bytes]:
+        """Yield every code, in the order of the rows."""
+        with closing(self._db.execute("SELECT code FROM item ORDER BY row")) as found:
+            for (code,) in found:
+                yield code
+
+    def items(self) -> Iterator[tuple[str, str, str | None, str | None, int]]:
+        """Yield (id, label, metadata text, source, created at in ms) of every item, in the order of the rows."""
+        columns = "id, label, metadata, source, created_at"
+        with closing(self._db.execute(f"SELECT {columns} FROM item ORDER BY row")) as found:
+            yield from found
 
 
 class Transaction:

@@ -18,17 +18,19 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeGuard, cast
+from typing import Any, BinaryIO, TypeGuard, cast
 
 import numpy as np
 
 from index_store.background import BackgroundJob
+from index_store.backup import stream_backup, write_backup
 from index_store.base import (
     Added,
+    BackupInfo,
     Codes,
     Existing,
     GalleryClosed,
@@ -51,9 +53,11 @@ from index_store.base import (
 from index_store.catalog import FILE_NAME, Catalog, NewItem, Position, format_time
 from index_store.enrolment import Candidate, answer, check_item, decide
 from index_store.faults import storage_faults
+from index_store.folders import make_folder
 from index_store.hamming import HammingIndex, Hits, Rows, make_index
 from index_store.locks import FolderLock, ReadWriteLock
 from index_store.recovery import SNAPSHOT_NAME, build_index, catch_up, load_index
+from index_store.restore import remove_leftovers
 from index_store.snapshot import SnapshotWriter, sync_folder
 from index_store.validation import (
     check_bits,
@@ -102,6 +106,7 @@ def open_gallery(
         catalog = Catalog(folder, bits, fingerprint)
         undo.callback(catalog.close)
         with storage_faults(folder):
+            remove_leftovers(folder)
             sync_folder(folder)
         index, changes = load_index(catalog, folder, method, threads)
         store = LocalGalleryStore(owner, catalog, index, threads=threads, changes=changes)
@@ -115,10 +120,7 @@ def _prepare_folder(folder: Path, bits: int | None) -> None:
             raise GalleryNotFound(f"{folder} holds no gallery: give the bits of its codes to make one")
         if folder.exists() and not folder.is_dir():
             raise StorageUnavailable(f"{folder} is not a folder: name a folder for the gallery")
-        new = [folder, *folder.parents][: [path.exists() for path in (folder, *folder.parents)].index(True)]
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in new:
-            sync_folder(path.parent)
+        make_folder(folder)
 
 
 class LocalGalleryStore:
@@ -457,6 +459,18 @@ class LocalGalleryStore:
         return Page(items[:limit], _encode_cursor(cast(str, items[limit - 1].id)))
 
     # Maintenance
+
+    def backup(
+        self, target: str | os.PathLike[str] | BinaryIO, progress: Callable[[int, int], None] | None = None
+    ) -> BackupInfo:
+        """Write the gallery as it is at one moment to a file."""
+        self._check_open()
+        return write_backup(self._catalog, target, progress)
+
+    def backup_chunks(self, progress: Callable[[int, int], None] | None = None) -> Generator[bytes, None, BackupInfo]:
+        """Yield the bytes of a backup piece by piece."""
+        self._check_open()
+        return stream_backup(self._catalog, progress)
 
     def rebuild(self, method: str | None = None, progress: Callable[[float], None] | None = None) -> None:
         """Build the index anew while the old one serves."""
