@@ -33,6 +33,8 @@ _STORAGE_THREADS = 4
 _BATCHES = 2  # batch requests whose bodies may be in memory; further ones wait, unread
 _BATCHES_WAITING = 8  # enough to keep the two above busy; further ones are refused
 _BATCH_RETRY_AFTER_S = 5  # about what one batch takes
+_BACKUPS = 2  # each keeps the catalog's log from shrinking for as long as its client takes
+_BACKUP_RETRY_AFTER_S = 30
 _SWEEP = "picture sweep"
 
 
@@ -65,6 +67,7 @@ class Runtime:
     admission: Admission
     batch_admission: Admission  # of their own, so that waiting batches never use up the permits of searches
     batch_slots: asyncio.Semaphore
+    backup_admission: Admission
     rebuild_error: str | None = None
     stopping: bool = False
     started_at: float = field(default_factory=time.time)
@@ -72,7 +75,11 @@ class Runtime:
     @property
     def requests_under_way(self) -> int:
         """How many requests are admitted, batches that wait among them."""
-        return self.admission.under_way + self.batch_admission.under_way
+        return sum(admission.under_way for admission in self._admissions)
+
+    @property
+    def _admissions(self) -> tuple[Admission, ...]:
+        return self.admission, self.batch_admission, self.backup_admission
 
     def require_model(self) -> None:
         """Raise ModelMismatch if the gallery's codes are of another model than the loaded one."""
@@ -98,7 +105,7 @@ class Runtime:
         """Not ready, no admission, finish what was accepted (up to a deadline), snapshot, close."""
         deadline = time.monotonic() + self.settings.drain_timeout_s
         self.stopping = True
-        admissions = (self.admission, self.batch_admission)
+        admissions = self._admissions
         for admission in admissions:
             admission.stop()
         if not all(await asyncio.gather(*(each.drained(self.settings.drain_timeout_s) for each in admissions))):
@@ -180,6 +187,7 @@ async def _start(
         admission=Admission(settings.max_concurrent_requests),
         batch_admission=Admission(_BATCHES + _BATCHES_WAITING, "batches", _BATCH_RETRY_AFTER_S),
         batch_slots=asyncio.Semaphore(_BATCHES),
+        backup_admission=Admission(_BACKUPS, "backups", _BACKUP_RETRY_AFTER_S),
     )
     background.start(_SWEEP, _sweep(storage, pictures))
     _say(runtime)
