@@ -28,6 +28,7 @@ from index_store.base import (
     StorageUnavailable,
     UnknownSchema,
 )
+from index_store.enrolment import check_item
 from index_store.local import open_gallery
 from index_store.restore import restore_gallery
 from index_store.validation import MAX_LABEL_CHARACTERS, MAX_METADATA_BYTES
@@ -61,6 +62,7 @@ __all__ = [
     "StorageUnavailable",
     "UnknownSchema",
     "check_backup",
+    "check_item",
     "open_gallery",
     "restore_gallery",
 ]

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from service.commands import gallery
+from service.commands import gallery, transfer
 from service.commands.access import Query
 from service.commands.options import (
     ConfigOption,
@@ -64,6 +64,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="First steps:  shitu gallery add cola.jpg --label Cola   then   shitu search shelf.jpg   or   shitu serve",
 )
+gallery.app.add_typer(transfer.app)  # without a name: its commands are commands of `shitu gallery`
 app.add_typer(gallery.app, name="gallery")
 
 

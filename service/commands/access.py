@@ -9,8 +9,9 @@ Both speak in the JSON of the REST interface, so a command prints the same which
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 Json = dict[str, Any]
@@ -116,6 +117,9 @@ class GalleryAccess(Protocol):
 
     def rebuild(self, method: str | None = None) -> Json:
         """Build the search index anew and describe it."""
+
+    def backup(self, target: Path | None, progress: Callable[[int, int | None], None]) -> Json:
+        """Write a backup to a file (None: to standard output) and say what it holds."""
 
     def close(self) -> None:
         """Let go of the gallery."""

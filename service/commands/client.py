@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import httpx
 
 from .access import Enrolment, Json, OnDuplicate, Outcome, Query, ServerRefusal, ServerUnreachable
+from .build import Progress
 
 _PAGE = 1000
 _DELETE_AT_ONCE = 1000
@@ -101,6 +106,42 @@ class RemoteGallery:
         """Start ``POST /index/rebuild`` and return its answer."""
         return self._request("POST", "/index/rebuild", json=_given({"method": method}))
 
+    def item(self, item_id: str) -> Json:
+        """Read an item through ``GET /gallery/{id}``."""
+        return self._request("GET", f"/gallery/{item_id}")
+
+    def add_codes(self, items: Sequence[Json], on_duplicate: OnDuplicate) -> list[Json]:
+        """Enrol items with ready-made codes through ``POST /gallery/batch``; give its results."""
+        results: list[Json] = self._request(
+            "POST", "/gallery/batch", json={"items": list(items), "on_duplicate": on_duplicate}
+        )["results"]
+        return results
+
+    def backup(self, target: Path | None, progress: Progress) -> Json:
+        """Fetch ``GET /backup`` and check what came, before it takes its place in a file."""
+        from index_store import check_backup
+        from index_store.folders import whole_file
+
+        if target is None:
+            return {"bytes": self._download("/backup", sys.stdout.buffer, progress)}
+        with whole_file(target) as file:
+            self._download("/backup", file, progress)
+            file.flush()
+            return asdict(check_backup(file.name))
+
+    def _download(self, path: str, target: BinaryIO, progress: Progress) -> int:
+        """Write an answer's body to a stream as it comes; return its length."""
+        size = 0
+        with self._faults(), self._client.stream("GET", path) as response:
+            if not response.is_success:
+                response.read()
+                _json(response)
+            for piece in response.iter_bytes():
+                target.write(piece)
+                size += len(piece)
+                progress(size, None)
+        return size
+
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
@@ -150,8 +191,13 @@ class RemoteGallery:
         return _json(response)
 
     def _send(self, method: str, path: str, arguments: dict[str, Any]) -> httpx.Response:
-        try:
+        with self._faults():
             return self._client.request(method, path, **arguments)
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise ServerUnreachable(f"no server answers at {self._url}: start one with `shitu serve`") from error
         except httpx.UnsupportedProtocol as error:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -31,6 +34,7 @@ from service.vision import Candidate, DetectOptions, Vision
 
 from .access import CommandError, Enrolment, Json, OnDuplicate, Outcome, Query
 from .answers import index_json, item_json, search_json
+from .build import Progress
 
 _PAGE = 1000
 
@@ -193,6 +197,10 @@ class LocalGallery:
         self.store.rebuild(method)
         self.store.snapshot()
         return self.info()
+
+    def backup(self, target: Path | None, progress: Progress) -> Json:
+        """Write a backup to a file or to standard output."""
+        return asdict(self.store.backup(sys.stdout.buffer if target is None else target, progress))
 
     def close(self) -> None:
         """Close the store, which writes its snapshot and frees the folder."""

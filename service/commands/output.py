@@ -18,6 +18,7 @@ from .build import BuildReport
 from .build import Progress as ProgressCall
 
 if TYPE_CHECKING:
+    from .bulk import LoadReport
     from .rehash import RehashReport
 
 _PIPE_WIDTH = 200
@@ -93,13 +94,23 @@ def print_rehash(report: RehashReport) -> None:
     _print_troubles("of the items have no picture to hash (--drop-missing removes them)", lines)
 
 
-def _print_troubles(title: str, lines: Sequence[str]) -> None:
+def print_load(report: LoadReport, items: int) -> None:
+    """Print what a load did on standard output, and what was refused on standard error."""
+    done = [f"{report.counts[name]:,} {name}" for name in ("added", "unchanged", "returned", "refused")]
+    console().print(f"{report.done:,} of {report.codes:,} codes: {', '.join(done)}; {items:,} items now")
+    lines = [f"line {line}: {refused.reason}" for line, refused in report.refusals]
+    _print_troubles("of the items were refused", lines, report.counts["refused"])
+
+
+def _print_troubles(title: str, lines: Sequence[str], count: int | None = None) -> None:
+    """Print the first of the troubles; there are ``count``, if ``lines`` are not all of them."""
+    count, listed = (len(lines), "all") if count is None else (count, f"the first {len(lines):,}")
     if lines:
-        print(f"{len(lines):,} {title}:", file=sys.stderr)
+        print(f"{count:,} {title}:", file=sys.stderr)
         for line in lines[:_SHOWN_TROUBLES]:
             print(f"  {line}", file=sys.stderr)
-        if len(lines) > _SHOWN_TROUBLES:
-            print(f"  and {len(lines) - _SHOWN_TROUBLES:,} more; --json lists all", file=sys.stderr)
+        if count > _SHOWN_TROUBLES:
+            print(f"  and {count - _SHOWN_TROUBLES:,} more; --json lists {listed}", file=sys.stderr)
 
 
 @contextmanager
