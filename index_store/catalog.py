@@ -32,7 +32,7 @@ from index_store.base import (
 )
 from index_store.faults import storage_faults
 from index_store.hamming import Rows
-from index_store.ids import first_number, format_id, parse_id
+from index_store.ids import first_number, format_id, format_ids, parse_id
 from index_store.validation import decode_metadata
 
 SCHEMA = 1
@@ -388,7 +388,7 @@ class Transaction:
         while blocked := self._last_between(number, number + count - 1, taken):
             number = blocked + 1  # somebody chose an id of ours: an import from another gallery, say
         self.state = replace(self.state, last_id=number + count - 1)
-        return [format_id(value) for value in range(number, number + count)]
+        return format_ids(number, count)
 
     def _last_between(self, first: int, last: int, taken: set[str]) -> int | None:
         bounds = (format_id(first), format_id(last))

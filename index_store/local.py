@@ -599,7 +599,7 @@ def _new_item(candidate: Candidate, ids: Iterator[str], created_ms: int) -> NewI
 
 
 def _as_stored(candidates: Sequence[Candidate], news: Sequence[NewItem]) -> Items:
-    times = {new.created_ms: format_time(new.created_ms) for new in news}
+    times = {created_ms: format_time(created_ms) for created_ms in {new.created_ms for new in news}}
     return [
         Item(new.id, new.label, new.code, candidate.item.metadata, new.source, times[new.created_ms])
         for candidate, new in zip(candidates, news, strict=True)

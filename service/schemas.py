@@ -264,7 +264,7 @@ class BatchForm(_AddOptions):
 
 
 class BatchJson(_AddOptions):
-    """Enrol many pictures or ready-made codes; each item is checked on its own."""
+    """Enrol many pictures or ready-made codes; each item is checked on its own. Codes alone may be many more."""
 
     items: list[dict[str, Any]] = Field(min_length=1)
 

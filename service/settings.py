@@ -155,7 +155,10 @@ class Settings(BaseSettings):
     max_upload_bytes: Annotated[int, Number] = Field(20 * 2**20, ge=1, description="largest picture file")
     max_pixels: Annotated[int, Number] = Field(50_000_000, ge=1, description="largest picture, width times height")
     max_batch_images: Annotated[int, Number] = Field(
-        256, ge=1, le=10_000, description="most pictures in one POST /gallery/batch"
+        256, ge=1, le=10_000, description="most items in one POST /gallery/batch with pictures"
+    )
+    max_batch_codes: Annotated[int, Number] = Field(
+        10_000, ge=1, le=100_000, description="most items in one POST /gallery/batch of codes alone"
     )
     max_batch_bytes: Annotated[int, Number] = Field(
         256 * 2**20, ge=1, description="largest body of POST /gallery/batch"

@@ -31,8 +31,8 @@ _SHOWN = 50
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Enrol pictures, list, remove, build from a PP-ShiTu list, load codes, back up, restore. Each command works on "
-    "a data folder (--data-dir, by default `data` or SHITU_DATA_DIR) or on a running service (--server URL).",
+    help="Enrol pictures, list, remove, build from a PP-ShiTu list, load codes, back up, restore. Each command works "
+    "on a data folder (--data-dir, by default `data` or SHITU_DATA_DIR) or on a running service (--server URL).",
 )
 
 

@@ -544,8 +544,11 @@ def test_batch_of_nothing(server: Any) -> None:
 
 
 def test_batch_of_too_many(server: Any) -> None:
-    items = [{"label": "x", "code": "00"}] * (server.settings.max_batch_images + 1)
-    check(server.client.post("/gallery/batch", json={"items": items}), 422, "invalid_fields", "256")
+    pictured = [{"label": "x", "code": "00"}] * server.settings.max_batch_images
+    pictured.append({"label": "x", "image_base64": "AAAA"})
+    check(server.client.post("/gallery/batch", json={"items": pictured}), 422, "invalid_fields", "256", "with pictures")
+    items = [{"label": "x", "code": "00"}] * (server.settings.max_batch_codes + 1)
+    check(server.client.post("/gallery/batch", json={"items": items}), 422, "invalid_fields", "10000")
     parts = [("images", b"x"), ("labels", (None, "x"))] * (server.settings.max_batch_images + 1)
     check(server.client.post("/gallery/batch", files=parts), 422, "invalid_fields", "256")
 
