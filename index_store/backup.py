@@ -24,7 +24,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,7 +45,7 @@ COMMENT = b"shitu-hash gallery backup, SHA-256 of all before: "
 DIGEST_BYTES = 64
 
 _LEVEL = 1
-_BLOCK_BYTES = 256 * 1024
+_BLOCK_BYTES = 64 * 1024  # larger ones would hold up other threads for longer
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 
 Progress = Callable[[int, int], None]
@@ -90,31 +90,28 @@ def write_backup(
 
 
 def stream_backup(catalog: Catalog, progress: Progress | None = None) -> Generator[bytes, None, BackupInfo]:
-    """Yield a backup piece by piece, of a few hundred KB or less, and return what it holds."""
+    """Yield a backup piece by piece, each of little more than 64 KB, and return what it holds."""
     now_ms = time.time_ns() // 1_000_000
     digest, size = hashlib.sha256(), 0
-    with catalog.moment() as moment:
-        state, steps = moment.state, _Steps(moment.state.items, progress)
-        outlet = _Outlet()
-        archive = ZipFile(outlet, "w", compresslevel=_LEVEL)
-        members: dict[str, Member] = {}
-        for name, blocks in (
-            (CODES, _codes_npy(moment.codes(), state.items, state.bits, steps)),
-            (ITEMS, _items_jsonl(moment.items(), steps)),
-        ):
-            with closing(blocks):
-                for piece in _add_member(archive, outlet, name, blocks, members):
-                    digest.update(piece)
-                    size += len(piece)
-                    yield piece
-    manifest = Manifest(
-        FORMAT, VERSION, format_time(now_ms), state.bits, state.fingerprint, state.items, state.last_id, members
-    )
-    archive.compression = COMPRESSION[MANIFEST]
-    with archive.open(MANIFEST, "w") as member:
-        member.write(json.dumps(asdict(manifest), indent=1).encode() + b"\n")
-    archive.comment = COMMENT + bytes(DIGEST_BYTES)
-    archive.close()
+    outlet, members = _Outlet(), dict[str, Member]()
+    with ZipFile(outlet, "w", compresslevel=_LEVEL) as archive:
+        with catalog.moment() as moment:
+            state, steps = moment.state, _Steps(moment.state.items, progress)
+            codes = _codes_npy(moment.codes(), state.items, state.bits, steps)
+            items = _items_jsonl(moment.items(), steps)
+            for name, blocks in ((CODES, codes), (ITEMS, items)):
+                with closing(_add_member(archive, outlet, name, blocks, members)) as pieces:
+                    for piece in pieces:
+                        digest.update(piece)
+                        size += len(piece)
+                        yield piece
+        manifest = Manifest(
+            FORMAT, VERSION, format_time(now_ms), state.bits, state.fingerprint, state.items, state.last_id, members
+        )
+        archive.compression = COMPRESSION[MANIFEST]
+        with archive.open(MANIFEST, "w") as member:
+            member.write(json.dumps(asdict(manifest), indent=1).encode() + b"\n")
+        archive.comment = COMMENT + bytes(DIGEST_BYTES)
     end = outlet.take()[:-DIGEST_BYTES]
     digest.update(end)
     yield end + digest.hexdigest().encode()
@@ -122,12 +119,12 @@ def stream_backup(catalog: Catalog, progress: Progress | None = None) -> Generat
 
 
 def _add_member(
-    archive: ZipFile, outlet: _Outlet, name: str, blocks: Iterable[bytes], members: dict[str, Member]
-) -> Iterator[bytes]:
+    archive: ZipFile, outlet: _Outlet, name: str, blocks: Blocks, members: dict[str, Member]
+) -> Generator[bytes, None, None]:
     """Write one member, yield what that puts out, and note the member."""
     digest, size = hashlib.sha256(), 0
     archive.compression = COMPRESSION[name]
-    with archive.open(name, "w", force_zip64=True) as member:
+    with closing(blocks), archive.open(name, "w", force_zip64=True) as member:
         for block in blocks:
             digest.update(block)
             size += len(block)
