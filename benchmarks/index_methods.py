@@ -1,10 +1,10 @@
 """What do the index methods bring, from ten thousand codes to ten million?
 
 Codes lie in random clusters of ten: each is its cluster's centre with 8 % of the bits flipped, and so is each query.
-A gallery store is filled and rebuilt as Flat, IVF and HNSW32; each setting is asked in turns with the Faiss index inside
-of it (the same lists, the same graph), with one query a call on one thread and with 64 on all. Beside them: Faiss's
-IndexBinaryFlat, whose distances are the truth that recall is measured by, IndexBinaryIVF as Faiss trains it, usearch's
-exact search, and the inner product of float vectors of -1 and 1.
+A gallery store is filled and rebuilt as Flat, IVF and HNSW32; each setting is asked in turns with the Faiss index that
+is inside of it (the same lists, the same graph), with one query a call on one thread and with 64 on all. Beside them:
+Faiss's IndexBinaryFlat, whose distances are the truth that recall is measured by, IndexBinaryIVF as Faiss trains it,
+usearch's exact search, and the inner product of float vectors of -1 and 1.
 
 With --folder, galleries and what was built stay there, so that a run of many hours can be stopped and go on.
 """

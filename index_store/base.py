@@ -342,6 +342,9 @@ class GalleryStore(Protocol):
         meanwhile.
         """
 
+    def interrupt(self) -> None:
+        """End what takes long in the background and in ``rebuild`` soon, for good: the store is to be closed."""
+
     def snapshot(self) -> None:
         """Write the index beside the catalog, so that the next start need not rebuild it."""
 

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeGuard, cast
@@ -54,6 +55,7 @@ from index_store.enrolment import Candidate, answer, check_item, decide
 from index_store.faults import storage_faults
 from index_store.hamming import (
     Chunk,
+    GpuFailed,
     HammingIndex,
     Hits,
     IndexOptions,
@@ -64,6 +66,7 @@ from index_store.hamming import (
     build,
     make_index,
     plan,
+    why_no_gpu,
 )
 from index_store.locks import FolderLock, ReadWriteLock
 from index_store.recovery import SNAPSHOT_NAME, build_flat, catch_up, load_index, read_pairs
@@ -109,7 +112,7 @@ def open_gallery(
     StorageUnavailable (a read-only folder, a damaged catalog) and DiskFull.
     """
     chosen = None if method is None else check_method(method)
-    options = options or IndexOptions()
+    options = _usable(options or IndexOptions())
     threads = len(os.sched_getaffinity(0)) if threads is None else check_positive("threads", threads)
     folder = Path(path).absolute()
     with ExitStack() as undo:
@@ -127,6 +130,15 @@ def open_gallery(
         store = LocalGalleryStore(owner, catalog, index, threads=threads, options=options, changes=changes)
         undo.pop_all()
     return store
+
+
+def _usable(options: IndexOptions) -> IndexOptions:
+    """Return the options without a GPU if there is none."""
+    reason = why_no_gpu() if options.gpu else None
+    if reason is None:
+        return options
+    logger.warning("the index was to be searched on a GPU, but the CPU searches: %s", reason)
+    return replace(options, gpu=False)
 
 
 def _prepare_folder(folder: Path, bits: int | None) -> None:
@@ -538,6 +550,10 @@ class LocalGalleryStore:
                         change.choose_method(method)
                 self._put_index(index)
             tell(1.0)
+        except GpuFailed as error:
+            logger.warning("the CPU searches from now on: %s", error)
+            self._options = replace(self._options, gpu=False)
+            return
         except (MemoryError, OverflowError) as error:
             raise StorageUnavailable(f"no {kind} index can be built ({error}): there is too little memory") from error
         finally:
@@ -625,9 +641,13 @@ class LocalGalleryStore:
             change.forget_before(token, state.position)
             self._changes -= changes
 
+    def interrupt(self) -> None:
+        """Let a rebuild or upkeep under way end soon."""
+        self._closing.set()
+
     def close(self) -> None:
         """Wait for calls under way, snapshot, and give the folder free."""
-        self._closing.set()
+        self.interrupt()
         self._upkeep.stop()
         with self._maintenance:
             if self._closed:

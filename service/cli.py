@@ -169,6 +169,12 @@ def search(
     ] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", "-k", min=1, max=1000, help="Most matches an object.")] = None,
     label: Annotated[str | None, typer.Option("--label", "-l", help="Only items with exactly this label.")] = None,
+    nprobe: Annotated[
+        int | None, typer.Option("--nprobe", min=1, help="Lists that an IVF index looks at: more find more, slower.")
+    ] = None,
+    ef_search: Annotated[
+        int | None, typer.Option("--ef-search", min=1, help="Candidates that an HNSW32 index keeps: likewise.")
+    ] = None,
     whole: Annotated[bool, typer.Option("--whole", help="Take the whole picture as the object: no detection.")] = False,
     whole_image: Annotated[
         bool | None,
@@ -207,6 +213,8 @@ def search(
         label=label,
         detect=False if whole else None,
         whole_image=whole_image,
+        nprobe=nprobe,
+        ef_search=ef_search,
     )
     with open_gallery_access(server, data_dir, config, device) as access:
         answer = access.search(query)

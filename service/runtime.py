@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from functools import partial
 
-from index_store import FingerprintMismatch, GalleryError, GalleryStore, open_gallery
+from index_store import FingerprintMismatch, GalleryError, GalleryStore
 from models.inference import Hasher, ModelError
 
 from .admission import Admission
@@ -19,7 +19,7 @@ from .batching import WorkerPool
 from .enrolment import Enroller
 from .errors import ModelMismatch, StartupError
 from .images import PictureDecoder
-from .loading import choose_radius, load_detector, load_hasher
+from .loading import choose_radius, load_detector, load_hasher, open_store
 from .metrics import Metrics
 from .pictures import KeptPictures
 from .readiness import Canary, Readiness
@@ -104,6 +104,7 @@ class Runtime:
         if not all(await asyncio.gather(*(each.drained(self.settings.drain_timeout_s) for each in admissions))):
             _LOG.warning("stopping although %d requests are under way", self.requests_under_way)
         await self.background.stop()
+        self.store.interrupt()
         for pool in (self.inference, self.storage):
             left_s = max(1.0, deadline - time.monotonic())
             if not await asyncio.to_thread(pool.close, left_s):
@@ -200,12 +201,11 @@ def _undo_what_paddle_sets(log_level: int) -> None:
 
 
 def _open_store(settings: Settings, hasher: Hasher) -> tuple[GalleryStore, ModelMismatch | None]:
-    path, method, threads = settings.data_dir, settings.index_method, settings.cpu_threads
     try:
-        return open_gallery(path, hasher.bits, method, hasher.fingerprint, threads=threads), None
+        return open_store(settings, hasher.bits, hasher.fingerprint), None
     except FingerprintMismatch as error:
         mismatch = ModelMismatch(error.stored or "unknown", hasher.fingerprint)
-    return open_gallery(path, method=method, threads=threads), mismatch
+    return open_store(settings), mismatch
 
 
 async def _sweep(storage: WorkerPool[None], pictures: KeptPictures) -> None:
@@ -224,7 +224,8 @@ def _say(runtime: Runtime) -> None:
     _LOG.info(runtime.model.hasher)
     _LOG.info(runtime.model.detector or "no detector: the whole picture is the object")
     stats = runtime.store.stats()
-    _LOG.info("gallery %s: %d items, %d bits, index %s", runtime.store.path, stats.items, stats.bits, stats.method)
+    _LOG.info("gallery %s: %d items of %d bits", runtime.store.path, stats.items, stats.bits)
+    _LOG.info("index: %s serves (%s)", stats.serving, stats.reason)
     if runtime.settings.api_keys_file is None:
         _LOG.warning("no API keys are configured: whoever reaches the port can read and change the gallery")
     if runtime.mismatch is not None:

@@ -1,4 +1,4 @@
-"""An approximate index: a structure that holds most pairs, and recent ones beside it, searched one by one.
+"""A structure that holds most pairs, and recent ones beside it, searched one by one.
 
 Putting a code into a graph, or many codes into lists, takes too long to let searches wait for it. So a pair
 that is added is searched exhaustively at first, and a background thread folds the recent pairs into the
@@ -99,7 +99,7 @@ class Structure(Protocol):
         """Yield its parts; nothing is folded meanwhile, pairs may be removed between two of them."""
 
 
-class ApproximateIndex:
+class LayeredIndex:
     """A structure and the recent pairs beside it, as one index."""
 
     def __init__(self, structure: Structure, threads: int) -> None:

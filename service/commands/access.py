@@ -9,7 +9,7 @@ Both speak in the JSON of the REST interface, so a command prints the same which
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -83,6 +83,8 @@ class Query:
     label: str | None = None
     detect: bool | None = None
     whole_image: bool | None = None
+    nprobe: int | None = None
+    ef_search: int | None = None
 
 
 class GalleryAccess(Protocol):
@@ -114,8 +116,8 @@ class GalleryAccess(Protocol):
     def info(self) -> Json:
         """Describe the index as ``GET /index`` does."""
 
-    def rebuild(self, method: str | None = None) -> Json:
-        """Build the search index anew and describe it."""
+    def rebuild(self, method: str | None, progress: Callable[[float], None]) -> Json:
+        """Build the search index anew, wait for it and describe it; ``progress`` is told the done part."""
 
     def close(self) -> None:
         """Let go of the gallery."""

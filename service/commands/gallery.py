@@ -268,20 +268,34 @@ def info(
         print_facts(facts)
 
 
-@app.command(epilog="Example:  shitu gallery rebuild --data-dir data")
+@app.command(
+    epilog="Examples:  shitu gallery rebuild --method IVF --data-dir data   |   "
+    "shitu gallery rebuild --method auto --server http://localhost:8000"
+)
 def rebuild(
     *,
-    method: Annotated[str | None, typer.Option(metavar="Flat|IVF|HNSW32", help="Another kind of index.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(metavar="Flat|IVF|HNSW32|auto", help="Kind of index from now on; remembered with the gallery."),
+    ] = None,
     server: ServerOption = None,
     data_dir: DataDirOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Build the search index anew from the stored codes. A service goes on answering meanwhile."""
-    from .output import print_facts, print_json
+    """Build the search index anew from the stored codes, and wait for it.
 
-    with open_gallery_access(server, data_dir, config) as gallery:
-        facts = gallery.rebuild(method)
+    Flat compares with every code and is exact. IVF looks at the nearest of many lists, HNSW32 follows a graph of
+    neighbours: both miss a few items and are many times faster in large galleries. auto chooses by size. A service goes
+    on answering and enrolling meanwhile, also when this command is stopped.
+    """
+    from .output import print_facts, print_json, progress_bar
+
+    with (
+        open_gallery_access(server, data_dir, config) as gallery,
+        progress_bar("building, %", quiet=as_json) as progress,
+    ):
+        facts = gallery.rebuild(method, lambda part: progress(round(part * 100), 100))
     if as_json:
         print_json(facts)
     else:

@@ -18,8 +18,12 @@ def test_the_index_is_described(serve: Any, tmp_path: Path) -> None:
         empty = server.client.get("/index").json()
         assert empty == {
             "method": "Flat",
+            "serving": "Flat",
+            "reason": "Flat was chosen: exact, every code is compared",
+            "parameters": {},
             "bits": hasher.bits,
             "items": 0,
+            "recent_items": 0,
             "bytes": empty["bytes"],
             "model_fingerprint": hasher.fingerprint,
             "rebuild_progress": None,
