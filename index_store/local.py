@@ -721,13 +721,10 @@ def _distinct_rows(hits: Sequence[Hits]) -> list[int]:
 
 def _best(hits: Hits, described: dict[int, tuple[str, str, str | None]], top_k: int) -> list[Match]:
     """Return the first ``top_k`` by (distance, id). Ids are compared as text, which is as UTF-8 bytes."""
-    found = sorted(
-        [
-            (distance, *described[row])
-            for distance, row in zip(hits.distances.tolist(), hits.rows.tolist(), strict=True)
-        ],
-        key=lambda match: match[:2],
-    )
+    found = [
+        (distance, *described[row]) for distance, row in zip(hits.distances.tolist(), hits.rows.tolist(), strict=True)
+    ]
+    found.sort()  # an id comes once, so nothing behind it is compared
     return [
         Match(item_id, label, distance, decode_metadata(metadata))
         for distance, item_id, label, metadata in found[:top_k]
