@@ -1,10 +1,13 @@
 """Persistent gallery of binary codes: a SQLite catalog as the truth, a Faiss index derived from it."""
 
 from index_store.base import (
+    UNKNOWN_FINGERPRINT,
     DiskFull,
     DuplicateCode,
     Existing,
+    ExportExists,
     FingerprintMismatch,
+    ForeignGallery,
     GalleryClosed,
     GalleryError,
     GalleryLocked,
@@ -25,15 +28,19 @@ from index_store.base import (
     UnknownSchema,
 )
 from index_store.local import open_gallery
+from index_store.paddleclas import PaddleClasGallery, read_paddleclas, write_paddleclas
 from index_store.validation import MAX_LABEL_CHARACTERS, MAX_METADATA_BYTES
 
 __all__ = [
     "MAX_LABEL_CHARACTERS",
     "MAX_METADATA_BYTES",
+    "UNKNOWN_FINGERPRINT",
     "DiskFull",
     "DuplicateCode",
     "Existing",
+    "ExportExists",
     "FingerprintMismatch",
+    "ForeignGallery",
     "GalleryClosed",
     "GalleryError",
     "GalleryLocked",
@@ -48,9 +55,12 @@ __all__ = [
     "Match",
     "MissingCodes",
     "OnDuplicate",
+    "PaddleClasGallery",
     "Page",
     "SearchResult",
     "StorageUnavailable",
     "UnknownSchema",
     "open_gallery",
+    "read_paddleclas",
+    "write_paddleclas",
 ]
