@@ -13,7 +13,7 @@ USAGE = 2
 
 def explain(error: Exception) -> tuple[str, int] | None:
     """Give the text and the exit code for an error that was raised on purpose; None for any other."""
-    from index_store import ExportExists, FingerprintMismatch, GalleryError, GalleryLocked
+    from index_store import FingerprintMismatch, GalleryError, GalleryLocked
     from models.inference import ModelError
     from service.errors import ServiceError
 
@@ -27,8 +27,6 @@ def explain(error: Exception) -> tuple[str, int] | None:
         if error.adoptable:
             remedy = f"`shitu serve --adopt` if the given model made the codes, else {remedy}"
         return f"{error} ({remedy})", FAILED
-    if isinstance(error, ExportExists):
-        return f"{error} (--force)", FAILED
     if isinstance(error, CommandError | ListingError | GalleryError | ModelError | ServiceError):
         return str(error), FAILED
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):

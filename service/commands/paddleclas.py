@@ -15,6 +15,7 @@ from pathlib import Path
 
 from index_store import (
     UNKNOWN_FINGERPRINT,
+    ExportExists,
     GalleryLocked,
     GalleryNotFound,
     GalleryStore,
@@ -179,12 +180,15 @@ def export_paddleclas(
     """Write every item of a gallery, in the order in which they were enrolled, as PaddleClas reads it.
 
     Raises:
-        CommandError: a path holds the delimiter.
+        CommandError: there is an index already and ``overwrite`` is false, or a path holds the delimiter.
         GalleryError: see ``write_paddleclas``.
     """
     count, bits = len(store), store.bits
     pairs = ((item.code, _text(item, delimiter)) for item in store.in_order())
-    write_paddleclas(folder, pairs, count, bits, method=method, overwrite=overwrite, progress=progress)
+    try:
+        write_paddleclas(folder, pairs, count, bits, method=method, overwrite=overwrite, progress=progress)
+    except ExportExists as error:
+        raise CommandError(f"{error.path} exists: name another folder, or overwrite it with --force") from error
     return ExportReport(folder, method, count, bits)
 
 
