@@ -1,10 +1,13 @@
 """Persistent gallery of binary codes: a SQLite catalog as the truth, a Faiss index derived from it."""
 
 from index_store.base import (
+    UNKNOWN_FINGERPRINT,
     DiskFull,
     DuplicateCode,
     Existing,
+    ExportExists,
     FingerprintMismatch,
+    ForeignGallery,
     GalleryClosed,
     GalleryError,
     GalleryLocked,
@@ -27,16 +30,20 @@ from index_store.base import (
 )
 from index_store.hamming import IndexOptions
 from index_store.local import open_gallery
+from index_store.paddleclas import PaddleClasGallery, read_paddleclas, write_paddleclas
 from index_store.validation import MAX_LABEL_CHARACTERS, MAX_METADATA_BYTES, METHODS
 
 __all__ = [
     "MAX_LABEL_CHARACTERS",
     "MAX_METADATA_BYTES",
     "METHODS",
+    "UNKNOWN_FINGERPRINT",
     "DiskFull",
     "DuplicateCode",
     "Existing",
+    "ExportExists",
     "FingerprintMismatch",
+    "ForeignGallery",
     "GalleryClosed",
     "GalleryError",
     "GalleryLocked",
@@ -53,9 +60,12 @@ __all__ = [
     "Method",
     "MissingCodes",
     "OnDuplicate",
+    "PaddleClasGallery",
     "Page",
     "SearchResult",
     "StorageUnavailable",
     "UnknownSchema",
     "open_gallery",
+    "read_paddleclas",
+    "write_paddleclas",
 ]

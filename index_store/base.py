@@ -13,6 +13,8 @@ The errors form one tree::
     ├── GalleryNotFound           the folder holds no gallery
     ├── GalleryLocked             another process, or another store of this one, owns the folder
     ├── GalleryClosed             the store was closed
+    ├── ForeignGallery            a gallery of other software cannot be read: damaged, hostile or not a binary one
+    ├── ExportExists              where a gallery is to be written to, there is one (``.path``)
     ├── UnknownSchema             the catalog was written by another version of this package
     ├── CorruptSnapshot           a snapshot cannot be used (never leaves the package: it is rebuilt)
     └── StorageUnavailable        the folder cannot be read or written, or the catalog is damaged
@@ -33,6 +35,8 @@ from numpy.typing import NDArray
 Codes = NDArray[np.uint8]
 OnDuplicate = Literal["add", "return", "reject"]
 Method = Literal["Flat", "IVF", "HNSW32", "auto"]
+UNKNOWN_FINGERPRINT = "unknown"
+"""The fingerprint of codes that came from elsewhere, until somebody vouches for the model that made them."""
 
 
 class GalleryError(Exception):
@@ -96,6 +100,11 @@ class FingerprintMismatch(GalleryError):
             "use the model that made the gallery, or rehash it"
         )
 
+    @property
+    def adoptable(self) -> bool:
+        """Whether nothing is known against the given model: the gallery's is unknown, and the lengths are equal."""
+        return self.stored in (None, UNKNOWN_FINGERPRINT) and self.stored_bits == self.given_bits
+
 
 class MissingCodes(GalleryError):
     """A recoding does not cover every item.
@@ -125,6 +134,19 @@ class GalleryClosed(GalleryError):
     def __init__(self) -> None:
         """Say so."""
         super().__init__("this gallery store is closed")
+
+
+class ForeignGallery(GalleryError):
+    """A gallery of other software cannot be read. Nothing of it was stored or run."""
+
+
+class ExportExists(GalleryError):
+    """Where a gallery is to be written to, there is one."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the file that is there."""
+        self.path = path
+        super().__init__(f"{path} exists: name another folder, or say that it is to be overwritten")
 
 
 class UnknownSchema(GalleryError):
@@ -240,7 +262,7 @@ class GalleryStore(Protocol):
 
     @property
     def fingerprint(self) -> str | None:
-        """The model that made the codes; None if the gallery was made without one."""
+        """The model that made the codes; None if the gallery was made without one, "unknown" if it was imported."""
 
     @property
     def method(self) -> Method:
@@ -305,6 +327,9 @@ class GalleryStore(Protocol):
 
     def list(self, cursor: str | None = None, limit: int = 100, label: str | None = None) -> Page:
         """List items by id, ``limit`` from ``cursor`` (None: the start) on. Raises InvalidQuery."""
+
+    def in_order(self) -> Iterator[Item]:
+        """Walk over every item in the order in which they were stored; one that was replaced counts as new."""
 
     def has_source(self, source: str) -> bool:
         """Say whether any item has this source."""

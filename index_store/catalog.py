@@ -8,6 +8,7 @@ WAL lets them go on beside the writer.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -59,6 +60,8 @@ CREATE TABLE snapshot (
 ) WITHOUT ROWID;
 """
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -105,16 +108,17 @@ class Catalog:
     ``transaction``, are for one thread at a time.
     """
 
-    def __init__(self, folder: Path, bits: int | None, fingerprint: str | None) -> None:
+    def __init__(self, folder: Path, bits: int | None, fingerprint: str | None, *, adopt: bool = False) -> None:
         """Open the catalog in ``folder``, or make one for codes of ``bits`` bits.
 
+        With ``adopt``, one of the same bits whose model is unknown takes ``fingerprint`` as its own.
         Raises GalleryNotFound if there is none and ``bits`` is None, FingerprintMismatch, UnknownSchema.
         """
         self._folder = folder
         with storage_faults(folder):
             self._db = self._connect(cache_kib=8192)
             try:
-                self.state = self._open(bits, fingerprint)
+                self.state = self._open(bits, fingerprint, adopt)
             except BaseException:
                 self._db.close()
                 raise
@@ -132,7 +136,7 @@ class Catalog:
                 raise
         return db
 
-    def _open(self, bits: int | None, fingerprint: str | None) -> State:
+    def _open(self, bits: int | None, fingerprint: str | None, adopt: bool) -> State:
         (mode,) = self._db.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise StorageUnavailable(f"SQLite cannot keep a write-ahead log in {self._folder}: use a local disk")
@@ -147,9 +151,14 @@ class Catalog:
         self._upgrade()
         state = self._read_state()
         if (bits is not None and bits != state.bits) or fingerprint not in (None, state.fingerprint):
-            raise FingerprintMismatch(
+            mismatch = FingerprintMismatch(
                 state.fingerprint, fingerprint, stored_bits=state.bits, given_bits=bits or state.bits
             )
+            if not (adopt and mismatch.adoptable):
+                raise mismatch
+            self._db.execute("UPDATE gallery SET fingerprint = ?", (fingerprint,))  # its own transaction
+            logger.info("the codes in %s are taken to be of model %s from now on", self._folder, fingerprint)
+            state = self._read_state()
         return state
 
     def _create(self, bits: int, fingerprint: str | None) -> None:
@@ -206,6 +215,11 @@ class Catalog:
             return [_item(row) for row in self._read(sql, (after, limit))]
         sql = f"SELECT {_COLUMNS} FROM item WHERE label = ? AND id > ? ORDER BY id LIMIT ?"
         return [_item(row) for row in self._read(sql, (label, after, limit))]
+
+    def in_order(self, row: int, limit: int) -> list[tuple[int, Item]]:
+        """Return at most ``limit`` (row, item) with rows above ``row``, by row."""
+        found = self._read(f"SELECT row, {_COLUMNS} FROM item WHERE row > ? ORDER BY row LIMIT ?", (row, limit))
+        return [(each[0], _item(each[1:])) for each in found]
 
     def has_source(self, source: str) -> bool:
         """Say whether any item has this source."""

@@ -29,6 +29,7 @@ import numpy as np
 
 from index_store.background import BackgroundJob
 from index_store.base import (
+    UNKNOWN_FINGERPRINT,
     Added,
     Codes,
     Existing,
@@ -84,6 +85,7 @@ from index_store.validation import (
 _QUERIES_AT_ONCE = 64  # so that a large batch of queries lets writers in between
 _OPTIMISTIC_TRIES = 2
 _SOURCES_AT_ONCE = 1000
+_ITEMS_AT_ONCE = 1000
 _PROBE_BYTES = 64 * 1024
 
 logger = logging.getLogger(__name__)
@@ -99,6 +101,7 @@ def open_gallery(
     *,
     threads: int | None = None,
     options: IndexOptions | None = None,
+    adopt: bool = False,
 ) -> LocalGalleryStore:
     """Open the gallery in the folder ``path`` and own it until it is closed.
 
@@ -108,18 +111,25 @@ def open_gallery(
     holds, Flat serves until it is built, in the background. ``threads`` is the most that one search may use
     (None: as many as there are processors); ``options`` say how indexes are made.
 
+    ``adopt`` is the caller's word that the model ``fingerprint`` made the codes of a gallery that does not know
+    its model (None or "unknown", as after an import): the fingerprint becomes the gallery's, durably, and later
+    openings need no word. Nothing can check it; if it is wrong, searches find nonsense until a recoding. A
+    gallery that knows its model, or whose codes have other ``bits``, is refused as ever. Needs both.
+
     Raises GalleryNotFound, GalleryLocked, FingerprintMismatch, UnknownSchema, InvalidQuery,
     StorageUnavailable (a read-only folder, a damaged catalog) and DiskFull.
     """
     chosen = None if method is None else check_method(method)
     options = _usable(options or IndexOptions())
+    if adopt and (bits is None or fingerprint in (None, UNKNOWN_FINGERPRINT)):
+        raise InvalidQuery("to adopt a gallery, give the bits and the fingerprint of the model that made its codes")
     threads = len(os.sched_getaffinity(0)) if threads is None else check_positive("threads", threads)
     folder = Path(path).absolute()
     with ExitStack() as undo:
         _prepare_folder(folder, None if bits is None else check_bits(bits))
         owner = FolderLock(folder)
         undo.callback(owner.release)
-        catalog = Catalog(folder, bits, fingerprint)
+        catalog = Catalog(folder, bits, fingerprint, adopt=adopt)
         undo.callback(catalog.close)
         with storage_faults(folder):
             sync_folder(folder)
@@ -486,6 +496,14 @@ class LocalGalleryStore:
         """Return the item with this id."""
         self._check_open()
         return self._catalog.get(item_id) if _may_be_id(item_id) else None
+
+    def in_order(self) -> Iterator[Item]:
+        """Walk over every item in the order of storage."""
+        self._check_open()
+        row = 0
+        while found := self._catalog.in_order(row, _ITEMS_AT_ONCE):
+            yield from (item for _, item in found)
+            row = found[-1][0]
 
     def has_source(self, source: str) -> bool:
         """Say whether any item has this source."""

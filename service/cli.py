@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from service.commands import gallery
+from service.commands import exchange, gallery
 from service.commands.access import Query
 from service.commands.options import (
     ConfigOption,
@@ -64,6 +64,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="First steps:  shitu gallery add cola.jpg --label Cola   then   shitu search shelf.jpg   or   shitu serve",
 )
+exchange.add_commands(gallery.app)
 app.add_typer(gallery.app, name="gallery")
 
 
@@ -131,6 +132,12 @@ def serve(
         bool | None, typer.Option("--keep-images/--forget-images", help="Keep enrolled pictures for `gallery rehash`.")
     ] = None,
     log_level: Annotated[str | None, typer.Option(metavar="debug|info|warning|error", help="(info)")] = None,
+    adopt: Annotated[
+        bool,
+        typer.Option(
+            "--adopt", help="Vouch, once, that this model made the codes of a gallery that does not know (an import)."
+        ),
+    ] = False,
 ) -> None:
     """Run the service until Ctrl-C or SIGTERM, which finish what was accepted.
 
@@ -152,7 +159,11 @@ def serve(
         keep_images=keep_images,
         log_level=log_level,
     )
-    run_service(settings, lambda address: print(f"shitu is ready at {address} (try {address}/docs)", flush=True))
+    run_service(
+        settings,
+        lambda address: print(f"shitu is ready at {address} (try {address}/docs)", flush=True),
+        adopt=adopt,
+    )
 
 
 @app.command(

@@ -49,8 +49,10 @@ def load_detector(settings: Settings) -> Detector | None:
     )
 
 
-def open_store(settings: Settings, bits: int | None = None, fingerprint: str | None = None) -> GalleryStore:
-    """Open the gallery; with ``bits``, make it if there is none.
+def open_store(
+    settings: Settings, bits: int | None = None, fingerprint: str | None = None, *, adopt: bool = False
+) -> GalleryStore:
+    """Open the gallery; with ``bits``, make it if there is none. ``adopt`` is as in ``open_gallery``.
 
     Raises:
         index_store.GalleryError: see ``open_gallery``.
@@ -62,6 +64,7 @@ def open_store(settings: Settings, bits: int | None = None, fingerprint: str | N
         fingerprint,
         threads=settings.cpu_threads,
         options=settings.index_options,
+        adopt=adopt,
     )
 
 

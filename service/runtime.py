@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from functools import partial
 
-from index_store import FingerprintMismatch, GalleryError, GalleryStore
+from index_store import UNKNOWN_FINGERPRINT, FingerprintMismatch, GalleryError, GalleryStore
 from models.inference import Hasher, ModelError
 
 from .admission import Admission
@@ -113,10 +113,11 @@ class Runtime:
         _LOG.info("stopped")
 
 
-async def start(settings: Settings, metrics: Metrics) -> Runtime:
+async def start(settings: Settings, metrics: Metrics, *, adopt: bool = False) -> Runtime:
     """Load the hasher, recover the store, load the detector, warm up, open the queues.
 
-    The hasher comes before the store, since a new gallery takes its bits and fingerprint from it.
+    The hasher comes before the store, since a new gallery takes its bits and fingerprint from it. With ``adopt``, a
+    gallery of unknown model takes the hasher's fingerprint, too; any other gallery must be the hasher's.
 
     Raises:
         StartupError: something cannot be used; nothing is left open.
@@ -126,7 +127,7 @@ async def start(settings: Settings, metrics: Metrics) -> Runtime:
         hasher = await asyncio.to_thread(load_hasher, settings)
         _undo_what_paddle_sets(log_level)
         radius = choose_radius(settings, hasher.bits, hasher.recommended_radius)
-        store, mismatch = await asyncio.to_thread(_open_store, settings, hasher)
+        store, mismatch = await asyncio.to_thread(_open_store, settings, hasher, adopt)
     except (ModelError, GalleryError) as error:
         raise StartupError(str(error)) from error
     try:
@@ -200,11 +201,13 @@ def _undo_what_paddle_sets(log_level: int) -> None:
                 signal.signal(number, handler)
 
 
-def _open_store(settings: Settings, hasher: Hasher) -> tuple[GalleryStore, ModelMismatch | None]:
+def _open_store(settings: Settings, hasher: Hasher, adopt: bool) -> tuple[GalleryStore, ModelMismatch | None]:
     try:
-        return open_store(settings, hasher.bits, hasher.fingerprint), None
+        return open_store(settings, hasher.bits, hasher.fingerprint, adopt=adopt), None
     except FingerprintMismatch as error:
-        mismatch = ModelMismatch(error.stored or "unknown", hasher.fingerprint)
+        if adopt:
+            raise StartupError(f"--adopt is only for galleries of unknown model and equal bits: {error}") from error
+        mismatch = ModelMismatch(error.stored or UNKNOWN_FINGERPRINT, hasher.fingerprint, adoptable=error.adoptable)
     return open_store(settings), mismatch
 
 

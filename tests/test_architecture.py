@@ -43,7 +43,18 @@ FORBIDDEN = {
 }
 NOT_LOADED = ("models.training", "models.nets", "models.losses", "models.train", "models.export", "matplotlib")
 EXPORTS = {
-    "index_store": {"GalleryStore", "IndexStats", "Item", "Match", "Page", "SearchResult", "open_gallery"},
+    "index_store": {
+        "ForeignGallery",
+        "GalleryStore",
+        "IndexStats",
+        "Item",
+        "Match",
+        "Page",
+        "SearchResult",
+        "open_gallery",
+        "read_paddleclas",
+        "write_paddleclas",
+    },
     "models.inference": {"Detector", "Hasher", "ModelError", "pack_bits"},
     "service.app": {"create_app"},
     "service.settings": {"Settings"},

@@ -1,4 +1,4 @@
-"""``shitu gallery``: enrol, list, remove, build."""
+"""``shitu gallery``: enrol, list, remove, build; ``exchange`` adds import and export."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ _SHOWN = 50
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Enrol pictures, list, remove, build from a PP-ShiTu list. Each command works on a data folder (--data-dir, "
-    "by default `data` or SHITU_DATA_DIR) or on a running service (--server URL).",
+    help="Enrol pictures, list, remove, build from a PP-ShiTu list, exchange galleries with PaddleClas. Commands work "
+    "on a data folder (--data-dir, by default `data` or SHITU_DATA_DIR) or, most of them, on a running service "
+    "(--server URL).",
 )
 
 
