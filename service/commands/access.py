@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 
 Json = dict[str, Any]
 OnDuplicate = Literal["add", "return", "reject"]
+Method = Literal["Flat", "IVF", "HNSW32", "auto"]
 
 
 class CommandError(Exception):

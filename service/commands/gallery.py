@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .access import CommandError, Enrolment, GalleryAccess, Json, OnDuplicate, ServerRefusal
+from .access import CommandError, Enrolment, GalleryAccess, Json, Method, OnDuplicate, ServerRefusal
 from .options import (
     ConfigOption,
     DataDirOption,
@@ -276,8 +276,8 @@ def info(
 def rebuild(
     *,
     method: Annotated[
-        str | None,
-        typer.Option(metavar="Flat|IVF|HNSW32|auto", help="Kind of index from now on; remembered with the gallery."),
+        Method | None,
+        typer.Option(case_sensitive=False, help="Kind of index from now on; remembered with the gallery."),
     ] = None,
     server: ServerOption = None,
     data_dir: DataDirOption = None,

@@ -556,6 +556,8 @@ def test_methods_are_named_in_any_case(folder) -> None:
     for method in ("LSH", "", 1):
         with pytest.raises(InvalidQuery, match="there is no index method"):
             open_gallery(folder, 64, method)
+    with pytest.raises(InvalidQuery):
+        open_gallery(folder, 64, threads=0)
 
 
 def test_a_closed_store_says_so(store: GalleryStore, tools) -> None:
