@@ -10,13 +10,12 @@ import faiss
 import numpy as np
 
 from index_store.base import Codes, GalleryError
-from index_store.hamming.base import Chunk, Distances, Rows, SearchParameters
+from index_store.hamming.base import SPARE, Chunk, Distances, Rows, SearchParameters
 from index_store.hamming.layered import Folding
 from index_store.hamming.rowmap import RowMap
 from index_store.hamming.segments import Mask, Segments
 
 _MOST_NEIGHBOURS = 2048  # that a GPU can select
-_SPARE = 64  # neighbours asked for in the place of removed ones
 _GROWTH = 4
 _WORN_SHARE = 4  # of the codes are removed ones, one in so many
 _gpu: Any = faiss  # its type stubs do not know what only some builds have
@@ -110,9 +109,13 @@ class GpuFlat:
         """Return copies of those pairs of these rows that it holds."""
         return self._pairs.read(self._places(rows))
 
+    def worth_asking(self, top_k: int, parameters: SearchParameters) -> int:
+        """Return some more than ``top_k``, which costs next to nothing."""
+        return top_k + SPARE
+
     def nearest(self, codes: Codes, k: int, parameters: SearchParameters) -> tuple[Distances, Rows]:
         """Return distances and rows (n, k) of the nearest; k is at most how many pairs there are."""
-        asked = min(len(self._pairs), k + min(self._removed_count, _SPARE))
+        asked = min(len(self._pairs), k + min(self._removed_count, SPARE))
         while asked <= _MOST_NEIGHBOURS:
             with self._one_at_a_time:
                 distances, positions = self._index.search(codes, asked)

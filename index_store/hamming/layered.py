@@ -86,6 +86,9 @@ class Structure(Protocol):
     def read(self, rows: Rows) -> tuple[Rows, Codes]:
         """Return copies of those pairs of these rows that it holds, in any order."""
 
+    def worth_asking(self, top_k: int, parameters: SearchParameters) -> int:
+        """Return how many neighbours, above ``top_k``, to ask for so that ties at the last are mostly settled."""
+
     def nearest(self, codes: Codes, k: int, parameters: SearchParameters) -> tuple[Distances, Rows]:
         """Return distances and rows (n, k) of the k nearest it finds; -1 where it finds fewer."""
 
@@ -211,7 +214,7 @@ class LayeredIndex:
 
     def _search_structure(self, codes: Codes, radius: int, top_k: int, parameters: SearchParameters) -> list[Hits]:
         available = len(self._structure)
-        k = min(top_k + SPARE, available)
+        k = min(self._structure.worth_asking(top_k, parameters), available)
         if not k or not len(codes):
             return [no_hits() for _ in range(len(codes))]
         all_distances, all_rows = self._structure.nearest(codes, k, parameters)
