@@ -223,7 +223,7 @@ class LayeredIndex:
             distances, rows = _found(all_d, all_r)
 
             def up_to(last: int, query: Codes = query) -> tuple[Rows, Distances]:
-                d, r = self._until(query[None], last, k, parameters)
+                d, r = self._until(query[None], last, k * _GROWTH, parameters)
                 end = int(np.searchsorted(d, last, side="right"))
                 return r[:end], d[:end]
 
