@@ -2,11 +2,14 @@
 
 from index_store.backup_file import check_backup
 from index_store.base import (
+    UNKNOWN_FINGERPRINT,
     BackupInfo,
     DiskFull,
     DuplicateCode,
     Existing,
+    ExportExists,
     FingerprintMismatch,
+    ForeignGallery,
     GalleryClosed,
     GalleryError,
     GalleryExists,
@@ -21,6 +24,7 @@ from index_store.base import (
     ItemExists,
     ItemNotFound,
     Match,
+    Method,
     MissingCodes,
     OnDuplicate,
     Page,
@@ -29,24 +33,31 @@ from index_store.base import (
     UnknownSchema,
 )
 from index_store.enrolment import check_item
+from index_store.hamming import IndexOptions
 from index_store.local import open_gallery
+from index_store.paddleclas import PaddleClasGallery, read_paddleclas, write_paddleclas
 from index_store.restore import restore_gallery
-from index_store.validation import MAX_LABEL_CHARACTERS, MAX_METADATA_BYTES
+from index_store.validation import MAX_LABEL_CHARACTERS, MAX_METADATA_BYTES, METHODS
 
 __all__ = [
     "MAX_LABEL_CHARACTERS",
     "MAX_METADATA_BYTES",
+    "METHODS",
+    "UNKNOWN_FINGERPRINT",
     "BackupInfo",
     "DiskFull",
     "DuplicateCode",
     "Existing",
+    "ExportExists",
     "FingerprintMismatch",
+    "ForeignGallery",
     "GalleryClosed",
     "GalleryError",
     "GalleryExists",
     "GalleryLocked",
     "GalleryNotFound",
     "GalleryStore",
+    "IndexOptions",
     "IndexStats",
     "InvalidBackup",
     "InvalidItem",
@@ -55,8 +66,10 @@ __all__ = [
     "ItemExists",
     "ItemNotFound",
     "Match",
+    "Method",
     "MissingCodes",
     "OnDuplicate",
+    "PaddleClasGallery",
     "Page",
     "SearchResult",
     "StorageUnavailable",
@@ -64,5 +77,7 @@ __all__ = [
     "check_backup",
     "check_item",
     "open_gallery",
+    "read_paddleclas",
     "restore_gallery",
+    "write_paddleclas",
 ]

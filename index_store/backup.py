@@ -9,8 +9,8 @@ It is a ZIP file (ZIP64 where it must be) of three members, in this order:
     (or null) and ``created_at`` (milliseconds since 1970). Deflated.
 ``manifest.json``
     the format's name and version, when the backup was taken, ``bits``, ``model_fingerprint`` (or null),
-    ``items``, ``last_id`` (the number of the last id that the store made, so that new ones go on rising) and of
-    either member its length and SHA-256.
+    ``items``, ``last_id`` (the number of the last id that the store made, so that new ones go on rising),
+    ``index_method`` (what was chosen) and of either member its length and SHA-256.
 
 The archive's comment ends with the SHA-256 of every byte before it, so no byte can change unnoticed. Everything is
 written front to back in bounded memory, so a backup can go into a pipe. It does not hold the index, which follows from
@@ -33,7 +33,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import numpy as np
 
-from index_store.base import BackupInfo
+from index_store.base import BackupInfo, Method
 from index_store.catalog import Catalog, format_time
 from index_store.folders import whole_file
 
@@ -71,6 +71,7 @@ class Manifest:
     model_fingerprint: str | None
     items: int
     last_id: int
+    index_method: Method
     members: dict[str, Member]
 
     def info(self, size: int) -> BackupInfo:
@@ -106,7 +107,15 @@ def stream_backup(catalog: Catalog, progress: Progress | None = None) -> Generat
                         size += len(piece)
                         yield piece
         manifest = Manifest(
-            FORMAT, VERSION, format_time(now_ms), state.bits, state.fingerprint, state.items, state.last_id, members
+            FORMAT,
+            VERSION,
+            format_time(now_ms),
+            state.bits,
+            state.fingerprint,
+            state.items,
+            state.last_id,
+            state.method,
+            members,
         )
         archive.compression = COMPRESSION[MANIFEST]
         with archive.open(MANIFEST, "w") as member:

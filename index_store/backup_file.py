@@ -35,7 +35,7 @@ from index_store.backup import (
     Member,
 )
 from index_store.base import BackupInfo, InvalidBackup, InvalidItem, InvalidQuery, StorageUnavailable
-from index_store.validation import check_bits, check_source
+from index_store.validation import check_bits, check_method, check_source
 
 _END = struct.Struct("<4s4H2LH")  # the ZIP format's end record, without its comment
 _END_BYTES = _END.size + len(COMMENT) + DIGEST_BYTES
@@ -219,7 +219,9 @@ def _manifest(fields: dict[str, Any]) -> Manifest:
     if last_id >= _LAST_ID_LIMIT:
         raise ValueError(f"last_id {last_id} leaves no room for further ids")
     bits = check_bits(fields["bits"])
-    return Manifest(FORMAT, VERSION, created_at, bits, fingerprint, _count(fields["items"]), last_id, members)
+    method = check_method(fields["index_method"])
+    items = _count(fields["items"])
+    return Manifest(FORMAT, VERSION, created_at, bits, fingerprint, items, last_id, method, members)
 
 
 def _count(value: object) -> int:

@@ -15,6 +15,8 @@ The errors form one tree::
     ├── GalleryClosed             the store was closed
     ├── GalleryExists             a restore was to go where a gallery is
     ├── InvalidBackup             a file is no backup, is damaged, or is of a newer version
+    ├── ForeignGallery            a gallery of other software cannot be read: damaged, hostile or not a binary one
+    ├── ExportExists              where a gallery is to be written to, there is one (``.path``)
     ├── UnknownSchema             the catalog was written by another version of this package
     ├── CorruptSnapshot           a snapshot cannot be used (never leaves the package: it is rebuilt)
     └── StorageUnavailable        the folder cannot be read or written, or the catalog is damaged
@@ -35,6 +37,9 @@ from numpy.typing import NDArray
 
 Codes = NDArray[np.uint8]
 OnDuplicate = Literal["add", "return", "reject"]
+Method = Literal["Flat", "IVF", "HNSW32", "auto"]
+UNKNOWN_FINGERPRINT = "unknown"
+"""The fingerprint of codes that came from elsewhere, until somebody vouches for the model that made them."""
 
 
 class GalleryError(Exception):
@@ -98,6 +103,11 @@ class FingerprintMismatch(GalleryError):
             "use the model that made the gallery, or rehash it"
         )
 
+    @property
+    def adoptable(self) -> bool:
+        """Whether nothing is known against the given model: the gallery's is unknown, and the lengths are equal."""
+        return self.stored in (None, UNKNOWN_FINGERPRINT) and self.stored_bits == self.given_bits
+
 
 class MissingCodes(GalleryError):
     """A recoding does not cover every item.
@@ -135,6 +145,19 @@ class GalleryExists(GalleryError):
 
 class InvalidBackup(GalleryError):
     """A file is no backup of a gallery, is damaged, or was written by a newer version of this package."""
+
+
+class ForeignGallery(GalleryError):
+    """A gallery of other software cannot be read. Nothing of it was stored or run."""
+
+
+class ExportExists(GalleryError):
+    """Where a gallery is to be written to, there is one."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the file that is there."""
+        self.path = path
+        super().__init__(f"{path} exists: name another folder, or say that it is to be overwritten")
 
 
 class UnknownSchema(GalleryError):
@@ -205,12 +228,23 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class IndexStats:
-    """What the index is. ``bytes`` is its memory, ``rebuild_progress`` 0 to 1 while it is rebuilt."""
+    """What the index is.
 
-    method: str
+    ``method`` is what was chosen, ``serving`` the kind of index that answers searches now, ``reason`` why it
+    is that one. ``bytes`` is its memory, ``recent`` how many items are still searched one by one until they
+    are folded into lists or graph, ``parameters`` what tunes it (``nlist``, ``nprobe``, ``ef_construction``,
+    ``ef_search``) with the values that hold unless a search says otherwise. ``rebuild_progress`` is 0 to 1
+    while an index is built.
+    """
+
+    method: Method
+    serving: str
+    reason: str
     bits: int
     items: int
     bytes: int
+    recent: int
+    parameters: dict[str, int]
     model_fingerprint: str | None
     rebuild_progress: float | None
 
@@ -250,11 +284,11 @@ class GalleryStore(Protocol):
 
     @property
     def fingerprint(self) -> str | None:
-        """The model that made the codes; None if the gallery was made without one."""
+        """The model that made the codes; None if the gallery was made without one, "unknown" if it was imported."""
 
     @property
-    def method(self) -> str:
-        """The index method: "Flat"."""
+    def method(self) -> Method:
+        """The index method that was chosen; ``stats`` says what serves."""
 
     @property
     def background_error(self) -> BaseException | None:
@@ -295,11 +329,19 @@ class GalleryStore(Protocol):
         """Find the ``top_k`` nearest items within ``hamming_radius`` (inclusive) of each code.
 
         ``codes`` is C-contiguous uint8 (n, bits / 8); ``label`` keeps only items with exactly this label,
-        before ``top_k`` counts. ``nprobe`` and ``ef_search`` tune approximate indexes; a Flat one has no use
-        for them. Raises InvalidQuery.
+        before ``top_k`` counts, and makes the search exact. ``nprobe``, how many inverted lists are looked
+        at, tunes IVF, ``ef_search``, how many candidates are kept, HNSW32: more find more and take longer.
+        Other indexes have no use for them. Raises InvalidQuery.
         """
 
-    def nearest(self, codes: Codes, hamming_radius: int, label: str | None = None) -> NearestMatches:
+    def nearest(
+        self,
+        codes: Codes,
+        hamming_radius: int,
+        label: str | None = None,
+        nprobe: int | None = None,
+        ef_search: int | None = None,
+    ) -> NearestMatches:
         """Find the nearest item strictly outside ``hamming_radius`` of each code; None if there is none."""
 
     def get(self, item_id: str) -> Item | None:
@@ -307,6 +349,9 @@ class GalleryStore(Protocol):
 
     def list(self, cursor: str | None = None, limit: int = 100, label: str | None = None) -> Page:
         """List items by id, ``limit`` from ``cursor`` (None: the start) on. Raises InvalidQuery."""
+
+    def in_order(self) -> Iterator[Item]:
+        """Walk over every item in the order in which they were stored; one that was replaced counts as new."""
 
     def has_source(self, source: str) -> bool:
         """Say whether any item has this source."""
@@ -330,10 +375,18 @@ class GalleryStore(Protocol):
         wrong length.
         """
 
-    def rebuild(self, method: str | None = None, progress: Callable[[float], None] | None = None) -> None:
+    def rebuild(
+        self,
+        method: str | None = None,
+        progress: Callable[[float], None] | None = None,
+        threads: int | None = None,
+    ) -> None:
         """Build the index anew from the catalog while the old one serves, then put it in its place.
 
-        ``progress`` is told the done part, 0 to 1. Raises InvalidQuery for a method there is not.
+        ``method`` is chosen from then on, and remembered with the gallery; None keeps what is chosen.
+        ``progress`` is told the done part, 0 to 1. ``threads`` is how many build (None: half of those that
+        may search). Raises InvalidQuery for a method there is not, GalleryClosed if the store is closed
+        meanwhile.
         """
 
     def backup(
@@ -352,6 +405,9 @@ class GalleryStore(Protocol):
         The gallery's moment is that of the first piece, and the catalog's log cannot shrink until the last.
         ``close`` of the generator gives up. The store's own ``close`` waits for either.
         """
+
+    def interrupt(self) -> None:
+        """End what takes long in the background and in ``rebuild`` soon, for good: the store is to be closed."""
 
     def snapshot(self) -> None:
         """Write the index beside the catalog, so that the next start need not rebuild it."""

@@ -8,6 +8,7 @@ WAL lets them go on beside the writer.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +27,7 @@ from index_store.base import (
     GalleryNotFound,
     InvalidItem,
     Item,
+    Method,
     MissingCodes,
     StorageUnavailable,
     UnknownSchema,
@@ -35,7 +37,7 @@ from index_store.hamming import Rows
 from index_store.ids import first_number, format_id, format_ids, parse_id
 from index_store.validation import decode_metadata
 
-SCHEMA = 1
+SCHEMA = 2
 FILE_NAME = "catalog.sqlite3"
 _STAGE_NAME = "recode.staging"
 _MAX_VARIABLES = 512
@@ -43,7 +45,8 @@ _COLUMNS = "id, label, code, metadata, source, created_at"
 _TABLES = """
 CREATE TABLE gallery (
     one INTEGER PRIMARY KEY CHECK (one = 1), schema INTEGER NOT NULL, bits INTEGER NOT NULL, fingerprint TEXT,
-    last_row INTEGER NOT NULL, last_removal INTEGER NOT NULL, last_id INTEGER NOT NULL
+    last_row INTEGER NOT NULL, last_removal INTEGER NOT NULL, last_id INTEGER NOT NULL,
+    method TEXT NOT NULL DEFAULT 'Flat'
 );
 CREATE TABLE item (
     row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, label TEXT NOT NULL, code BLOB NOT NULL, metadata TEXT,
@@ -57,6 +60,8 @@ CREATE TABLE snapshot (
 ) WITHOUT ROWID;
 """
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -64,6 +69,7 @@ class State:
 
     bits: int
     fingerprint: str | None
+    method: Method
     last_row: int
     last_removal: int
     last_id: int
@@ -102,16 +108,17 @@ class Catalog:
     ``transaction``, are for one thread at a time.
     """
 
-    def __init__(self, folder: Path, bits: int | None, fingerprint: str | None) -> None:
+    def __init__(self, folder: Path, bits: int | None, fingerprint: str | None, *, adopt: bool = False) -> None:
         """Open the catalog in ``folder``, or make one for codes of ``bits`` bits.
 
+        With ``adopt``, one of the same bits whose model is unknown takes ``fingerprint`` as its own.
         Raises GalleryNotFound if there is none and ``bits`` is None, FingerprintMismatch, UnknownSchema.
         """
         self._folder = folder
         with storage_faults(folder):
             self._db = self._connect(cache_kib=8192)
             try:
-                self.state = self._open(bits, fingerprint)
+                self.state = self._open(bits, fingerprint, adopt)
             except BaseException:
                 self._db.close()
                 raise
@@ -129,7 +136,7 @@ class Catalog:
                 raise
         return db
 
-    def _open(self, bits: int | None, fingerprint: str | None) -> State:
+    def _open(self, bits: int | None, fingerprint: str | None, adopt: bool) -> State:
         (mode,) = self._db.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise StorageUnavailable(f"SQLite cannot keep a write-ahead log in {self._folder}: use a local disk")
@@ -141,11 +148,17 @@ class Catalog:
             if bits is None:
                 raise GalleryNotFound(f"{self._folder} holds no gallery: give the bits of its codes to make one")
             self._create(bits, fingerprint)
+        self._upgrade()
         state = self._read_state(self._db)
         if (bits is not None and bits != state.bits) or fingerprint not in (None, state.fingerprint):
-            raise FingerprintMismatch(
+            mismatch = FingerprintMismatch(
                 state.fingerprint, fingerprint, stored_bits=state.bits, given_bits=bits or state.bits
             )
+            if not (adopt and mismatch.adoptable):
+                raise mismatch
+            self._db.execute("UPDATE gallery SET fingerprint = ?", (fingerprint,))  # its own transaction
+            logger.info("the codes in %s are taken to be of model %s from now on", self._folder, fingerprint)
+            state = self._read_state(self._db)
         return state
 
     def _create(self, bits: int, fingerprint: str | None) -> None:
@@ -153,7 +166,20 @@ class Catalog:
         try:
             for statement in _TABLES.split(";"):
                 self._db.execute(statement)
-            self._db.execute("INSERT INTO gallery VALUES (1, ?, ?, ?, 0, 0, 0)", (SCHEMA, bits, fingerprint))
+            self._db.execute("INSERT INTO gallery VALUES (1, ?, ?, ?, 0, 0, 0, 'Flat')", (SCHEMA, bits, fingerprint))
+            self._db.execute("COMMIT")
+        except BaseException:
+            _roll_back(self._db)
+            raise
+
+    def _upgrade(self) -> None:
+        """Bring a catalog of the first schema, which knew one index method, to this one."""
+        if self._db.execute("SELECT schema FROM gallery").fetchone() != (1,):
+            return
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.execute("ALTER TABLE gallery ADD COLUMN method TEXT NOT NULL DEFAULT 'Flat'")
+            self._db.execute("UPDATE gallery SET schema = ?", (SCHEMA,))
             self._db.execute("COMMIT")
         except BaseException:
             _roll_back(self._db)
@@ -166,7 +192,7 @@ class Catalog:
                 f"the catalog in {self._folder} has schema {schema}; this version knows schema {SCHEMA}: "
                 "use the version of shitu-hash that wrote it"
             )
-        columns = "bits, fingerprint, last_row, last_removal, last_id, (SELECT count(*) FROM item)"
+        columns = "bits, fingerprint, method, last_row, last_removal, last_id, (SELECT count(*) FROM item)"
         return State(*db.execute(f"SELECT {columns} FROM gallery").fetchone())
 
     def settle(self) -> None:
@@ -196,6 +222,11 @@ class Catalog:
             return [_item(row) for row in self._read(sql, (after, limit))]
         sql = f"SELECT {_COLUMNS} FROM item WHERE label = ? AND id > ? ORDER BY id LIMIT ?"
         return [_item(row) for row in self._read(sql, (label, after, limit))]
+
+    def in_order(self, row: int, limit: int) -> list[tuple[int, Item]]:
+        """Return at most ``limit`` (row, item) with rows above ``row``, by row."""
+        found = self._read(f"SELECT row, {_COLUMNS} FROM item WHERE row > ? ORDER BY row LIMIT ?", (row, limit))
+        return [(each[0], _item(each[1:])) for each in found]
 
     def has_source(self, source: str) -> bool:
         """Say whether any item has this source."""
@@ -456,13 +487,17 @@ class Transaction:
         self.state = replace(self.state, bits=bits, fingerprint=fingerprint)
         return self.state.items
 
+    def choose_method(self, method: Method) -> None:
+        """Remember an index method."""
+        self.state = replace(self.state, method=method)
+
     def finish(self) -> None:
         """Store the gallery's own record and commit."""
         state = self.state
         with storage_faults(self._folder):
             self._db.execute(
-                "UPDATE gallery SET bits = ?, fingerprint = ?, last_row = ?, last_removal = ?, last_id = ?",
-                (state.bits, state.fingerprint, state.last_row, state.last_removal, state.last_id),
+                "UPDATE gallery SET bits = ?, fingerprint = ?, method = ?, last_row = ?, last_removal = ?, last_id = ?",
+                (state.bits, state.fingerprint, state.method, state.last_row, state.last_removal, state.last_id),
             )
             self._db.execute("COMMIT")
 

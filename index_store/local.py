@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, TypeGuard, cast
@@ -29,6 +30,7 @@ import numpy as np
 from index_store.background import BackgroundJob
 from index_store.backup import stream_backup, write_backup
 from index_store.base import (
+    UNKNOWN_FINGERPRINT,
     Added,
     BackupInfo,
     Codes,
@@ -43,6 +45,7 @@ from index_store.base import (
     ItemNotFound,
     Items,
     Match,
+    Method,
     NearestMatches,
     OnDuplicate,
     Page,
@@ -54,9 +57,23 @@ from index_store.catalog import FILE_NAME, Catalog, NewItem, Position, format_ti
 from index_store.enrolment import Candidate, answer, check_item, decide
 from index_store.faults import storage_faults
 from index_store.folders import make_folder
-from index_store.hamming import HammingIndex, Hits, Rows, make_index
+from index_store.hamming import (
+    Chunk,
+    GpuFailed,
+    HammingIndex,
+    Hits,
+    IndexOptions,
+    Plan,
+    Rows,
+    SearchParameters,
+    Work,
+    build,
+    make_index,
+    plan,
+    why_no_gpu,
+)
 from index_store.locks import FolderLock, ReadWriteLock
-from index_store.recovery import SNAPSHOT_NAME, build_index, catch_up, load_index
+from index_store.recovery import SNAPSHOT_NAME, build_flat, catch_up, load_index, read_pairs
 from index_store.restore import remove_leftovers
 from index_store.snapshot import SnapshotWriter, sync_folder
 from index_store.validation import (
@@ -72,6 +89,7 @@ from index_store.validation import (
 _QUERIES_AT_ONCE = 64  # so that a large batch of queries lets writers in between
 _OPTIMISTIC_TRIES = 2
 _SOURCES_AT_ONCE = 1000
+_ITEMS_AT_ONCE = 1000
 _PROBE_BYTES = 64 * 1024
 
 logger = logging.getLogger(__name__)
@@ -82,36 +100,60 @@ Find = Callable[[HammingIndex, Codes, Any], list[Hits]]
 def open_gallery(
     path: str | os.PathLike[str],
     bits: int | None = None,
-    method: str = "Flat",
+    method: str | None = None,
     fingerprint: str | None = None,
     *,
     threads: int | None = None,
+    options: IndexOptions | None = None,
+    adopt: bool = False,
 ) -> LocalGalleryStore:
     """Open the gallery in the folder ``path`` and own it until it is closed.
 
     A new gallery is made if there is none and ``bits`` is given. ``bits`` and ``fingerprint`` None accept
-    what the folder holds. ``method`` is "Flat" or "auto"; ``threads`` is the most that one search may use
-    (None: as many as there are processors).
+    what the folder holds. ``method`` is "Flat", "IVF", "HNSW32" or "auto", and is remembered; None keeps what
+    was chosen last, which is Flat for a new gallery. Where another kind of index is wanted than the folder
+    holds, Flat serves until it is built, in the background. ``threads`` is the most that one search may use
+    (None: as many as there are processors); ``options`` say how indexes are made.
+
+    ``adopt`` is the caller's word that the model ``fingerprint`` made the codes of a gallery that does not know
+    its model (None or "unknown", as after an import): the fingerprint becomes the gallery's, durably, and later
+    openings need no word. Nothing can check it; if it is wrong, searches find nonsense until a recoding. A
+    gallery that knows its model, or whose codes have other ``bits``, is refused as ever. Needs both.
 
     Raises GalleryNotFound, GalleryLocked, FingerprintMismatch, UnknownSchema, InvalidQuery,
     StorageUnavailable (a read-only folder, a damaged catalog) and DiskFull.
     """
-    method = check_method(method)
+    chosen = None if method is None else check_method(method)
+    options = _usable(options or IndexOptions())
+    if adopt and (bits is None or fingerprint in (None, UNKNOWN_FINGERPRINT)):
+        raise InvalidQuery("to adopt a gallery, give the bits and the fingerprint of the model that made its codes")
     threads = len(os.sched_getaffinity(0)) if threads is None else check_positive("threads", threads)
     folder = Path(path).absolute()
     with ExitStack() as undo:
         _prepare_folder(folder, None if bits is None else check_bits(bits))
         owner = FolderLock(folder)
         undo.callback(owner.release)
-        catalog = Catalog(folder, bits, fingerprint)
+        catalog = Catalog(folder, bits, fingerprint, adopt=adopt)
         undo.callback(catalog.close)
         with storage_faults(folder):
             remove_leftovers(folder)
             sync_folder(folder)
-        index, changes = load_index(catalog, folder, method, threads)
-        store = LocalGalleryStore(owner, catalog, index, threads=threads, changes=changes)
+        if chosen not in (None, catalog.state.method):
+            with catalog.transaction() as change:
+                change.choose_method(chosen)
+        index, changes = load_index(catalog, folder, threads, options)
+        store = LocalGalleryStore(owner, catalog, index, threads=threads, options=options, changes=changes)
         undo.pop_all()
     return store
+
+
+def _usable(options: IndexOptions) -> IndexOptions:
+    """Return the options without a GPU if there is none."""
+    reason = why_no_gpu() if options.gpu else None
+    if reason is None:
+        return options
+    logger.warning("the index was to be searched on a GPU, but the CPU searches: %s", reason)
+    return replace(options, gpu=False)
 
 
 def _prepare_folder(folder: Path, bits: int | None) -> None:
@@ -133,6 +175,7 @@ class LocalGalleryStore:
         index: HammingIndex,
         *,
         threads: int,
+        options: IndexOptions,
         changes: int,
     ) -> None:
         """Serve a folder that is owned, with an index that equals its catalog.
@@ -145,16 +188,18 @@ class LocalGalleryStore:
         self._index = index
         self._fingerprint = catalog.state.fingerprint
         self._threads = threads
+        self._options = options
         self._changes = changes
         self._progress: float | None = None
         self._stale = False  # the index may lack something that the catalog has
         self._closed = False
+        self._closing = threading.Event()  # whatever takes long ends early
         self._maintenance = threading.Lock()
         self._recoding = threading.Lock()
         self._probing = threading.Lock()
         self._mutex = threading.Lock()
         self._lock = ReadWriteLock()
-        self._snapshots = BackgroundJob(f"snapshots of {folder}", self._snapshot_if_due)
+        self._upkeep = BackgroundJob(f"upkeep of {folder}", self._do_what_is_due)
         self._note_changes(0)
 
     # What it is
@@ -175,14 +220,14 @@ class LocalGalleryStore:
         return self._fingerprint
 
     @property
-    def method(self) -> str:
-        """The index method."""
-        return self._index.method
+    def method(self) -> Method:
+        """The index method that was chosen."""
+        return self._catalog.state.method
 
     @property
     def background_error(self) -> BaseException | None:
-        """Why snapshots are not written at present; None while all is well."""
-        return self._snapshots.error
+        """Why the index is not kept up at present (it still serves); None while all is well."""
+        return self._upkeep.error
 
     def __len__(self) -> int:
         """How many items there are."""
@@ -192,8 +237,22 @@ class LocalGalleryStore:
     def stats(self) -> IndexStats:
         """Describe the index."""
         self._check_open()
-        index, items = self._index, self._catalog.state.items
-        return IndexStats(index.method, index.bits, items, index.nbytes, self._fingerprint, self._progress)
+        index, state, wanted = self._index, self._catalog.state, self._plan()
+        reason = wanted.reason
+        if wanted.kind != index.method:
+            reason += f"; it is being built, and until it is, {index.method} serves"
+        return IndexStats(
+            method=state.method,
+            serving=index.method,
+            reason=reason,
+            bits=index.bits,
+            items=state.items,
+            bytes=index.nbytes,
+            recent=index.recent,
+            parameters=dict(index.parameters),
+            model_fingerprint=self._fingerprint,
+            rebuild_progress=self._progress,
+        )
 
     def check_writable(self) -> None:
         """Write a little to the disk, and take it away again."""
@@ -293,7 +352,7 @@ class LocalGalleryStore:
         with self._recoding, self._catalog.staged(codes, bits) as stage, self._maintenance, self._changing():
             with self._catalog.transaction(stage) as change:
                 count = change.recode(bits, fingerprint, drop_missing)
-            self._put_index(build_index(self._catalog, self.method, self._threads))
+            self._put_index(build_flat(self._catalog, self._threads))
             self._note_changes(count)
         return count
 
@@ -330,7 +389,7 @@ class LocalGalleryStore:
         if not self._stale:
             return
         try:
-            self._put_index(build_index(self._catalog, self.method, self._threads))
+            self._put_index(build_flat(self._catalog, self._threads))
         except (MemoryError, OverflowError) as error:
             raise StorageUnavailable(f"the index cannot be built ({error}): there is too little memory") from error
         self._stale = False
@@ -353,25 +412,31 @@ class LocalGalleryStore:
     ) -> SearchResults:
         """Find the nearest items within a radius."""
         top_k = check_positive("top_k", top_k)
-        for name, value in (("nprobe", nprobe), ("ef_search", ef_search)):
-            if value is not None:
-                check_positive(name, value)
+        parameters = _search_parameters(nprobe, ef_search)
         radius = check_radius(hamming_radius, self.bits)
 
         def find(index: HammingIndex, queries: Codes, among: Any) -> list[Hits]:
-            return index.search(queries, radius, top_k, among)
+            return index.search(queries, radius, top_k, among, parameters)
 
         results = []
         for hits, described in self._find(codes, find, label):
             results.append(SearchResult(_best(hits, described, top_k), hits.truncated))
         return results
 
-    def nearest(self, codes: Codes, hamming_radius: int, label: str | None = None) -> NearestMatches:
+    def nearest(
+        self,
+        codes: Codes,
+        hamming_radius: int,
+        label: str | None = None,
+        nprobe: int | None = None,
+        ef_search: int | None = None,
+    ) -> NearestMatches:
         """Find the nearest item strictly outside a radius."""
+        parameters = _search_parameters(nprobe, ef_search)
         radius = check_radius(hamming_radius, self.bits)
 
         def find(index: HammingIndex, queries: Codes, among: Any) -> list[Hits]:
-            return index.nearest_outside(queries, radius, among)
+            return index.nearest_outside(queries, radius, among, parameters)
 
         results: NearestMatches = []
         for hits, described in self._find(codes, find, label):
@@ -434,6 +499,14 @@ class LocalGalleryStore:
         self._check_open()
         return self._catalog.get(item_id) if _may_be_id(item_id) else None
 
+    def in_order(self) -> Iterator[Item]:
+        """Walk over every item in the order of storage."""
+        self._check_open()
+        row = 0
+        while found := self._catalog.in_order(row, _ITEMS_AT_ONCE):
+            yield from (item for _, item in found)
+            row = found[-1][0]
+
     def has_source(self, source: str) -> bool:
         """Say whether any item has this source."""
         self._check_open()
@@ -472,28 +545,66 @@ class LocalGalleryStore:
         self._check_open()
         return stream_backup(self._catalog, progress)
 
-    def rebuild(self, method: str | None = None, progress: Callable[[float], None] | None = None) -> None:
+    def rebuild(
+        self,
+        method: str | None = None,
+        progress: Callable[[float], None] | None = None,
+        threads: int | None = None,
+    ) -> None:
         """Build the index anew while the old one serves."""
-        method = self.method if method is None else check_method(method)
+        chosen = None if method is None else check_method(method)
+        threads = self._build_threads if threads is None else check_positive("threads", threads)
         with self._maintenance:
             self._check_open()
+            self._build_beside(chosen or self.method, threads, progress)
 
-            def tell(part: float) -> None:
-                self._progress = part
-                if progress is not None:
-                    progress(part)
+    def _build_beside(self, method: Method, threads: int, progress: Callable[[float], None] | None = None) -> None:
+        """Build an index out of the catalog, catch up with what changes meanwhile, and swap."""
 
-            try:
-                tell(0.0)
-                start = self._catalog.state.position
-                index = make_index(method, self.bits, self._threads)
-                last_row = catch_up(index, self._catalog, Position(0, start.last_removal), tell)
-                with self._changing():
-                    catch_up(index, self._catalog, Position(last_row, start.last_removal))
-                    self._put_index(index)
-                tell(1.0)
-            finally:
-                self._progress = None
+        def tell(part: float) -> None:
+            self._progress = part
+            if progress is not None:
+                progress(part)
+
+        work = Work(threads, self._go_on, tell)
+        start = self._catalog.state
+        kind = plan(method, start.items, self._index.method, self._options).kind
+        try:
+            tell(0.0)
+            pairs, last_row = read_pairs(self._catalog, self._threads, work.part(0, 0.1))
+            index = build(kind, pairs, self._threads, self._options, work.part(0.1, 1))
+            del pairs
+            last_row = catch_up(index, self._catalog, Position(last_row, start.last_removal))
+            with self._changing():
+                catch_up(index, self._catalog, Position(last_row, start.last_removal))
+                if method != self.method:
+                    with self._catalog.transaction() as change:
+                        change.choose_method(method)
+                self._put_index(index)
+            tell(1.0)
+        except GpuFailed as error:
+            logger.warning("the CPU searches from now on: %s", error)
+            self._options = replace(self._options, gpu=False)
+            return
+        except (MemoryError, OverflowError) as error:
+            raise StorageUnavailable(f"no {kind} index can be built ({error}): there is too little memory") from error
+        finally:
+            self._progress = None
+        logger.info("%s serves the %d items of %s", kind, len(index), self._folder)
+        self._note_changes(0)
+
+    def _plan(self) -> Plan:
+        state = self._catalog.state
+        return plan(state.method, state.items, self._index.method, self._options)
+
+    @property
+    def _build_threads(self) -> int:
+        return max(1, self._threads // 2)  # searches want the others
+
+    def _go_on(self) -> None:
+        """End work that takes long when the store is being closed."""
+        if self._closing.is_set():
+            raise GalleryClosed
 
     def snapshot(self) -> None:
         """Write the index beside the catalog."""
@@ -501,19 +612,36 @@ class LocalGalleryStore:
             self._check_open()
             self._snapshot()
 
-    def _snapshot_if_due(self) -> None:
+    def _note_changes(self, count: int) -> None:
+        self._changes += count
+        if self._switch_is_due() or self._index.fold_is_due() or self._snapshot_is_due():
+            self._upkeep.wake()
+
+    def _do_what_is_due(self) -> None:
         with self._maintenance:
-            if not self._closed and self._snapshot_is_due():
-                self._snapshot()
+            if self._closing.is_set():
+                return
+            try:
+                self._keep_up()
+            except GalleryClosed:
+                logger.info("the upkeep of %s ends with the store", self._folder)
+
+    def _keep_up(self) -> None:
+        """Serve by the kind of index that suits, fold recent items in, snapshot; the maintenance lock is held."""
+        if self._switch_is_due():
+            logger.info("building the index of %s: %s", self._folder, self._index.worn() or self._plan().reason)
+            self._build_beside(self.method, self._build_threads)
+        if self._index.fold_is_due():
+            self._index.fold(self._lock, Work(self._build_threads, self._go_on))
+        if self._snapshot_is_due():
+            self._snapshot()
+
+    def _switch_is_due(self) -> bool:
+        return self._plan().kind != self._index.method or self._index.worn() is not None
 
     def _snapshot_is_due(self) -> bool:
         """Say whether catching up would take noticeably longer than reading the snapshot."""
         return self._changes >= max(50_000, self._catalog.state.items // 8)
-
-    def _note_changes(self, count: int) -> None:
-        self._changes += count
-        if self._snapshot_is_due():
-            self._snapshots.wake()
 
     def _snapshot(self) -> None:
         """Write a snapshot while others search and change; the maintenance lock is held."""
@@ -527,11 +655,11 @@ class LocalGalleryStore:
             with storage_faults(self._folder), SnapshotWriter(self._folder / SNAPSHOT_NAME) as writer:
                 while True:
                     with self._lock.read():
-                        block = export.next_block()
-                    if block is None:
+                        chunk = export.next_chunk()
+                    if chunk is None:
                         break
-                    writer.write(*_up_to(state.last_row, *block))
-                writer.finish(token, index.method, index.bits, state.fingerprint, at)
+                    writer.write(_up_to(state.last_row, chunk))
+                writer.finish(token, index.method, index.bits, state.fingerprint, at, export.facts)
                 with self._mutex:
                     if self._index is not index:  # it was made anew meanwhile; a later snapshot will do
                         return
@@ -545,9 +673,14 @@ class LocalGalleryStore:
             change.forget_before(token, state.position)
             self._changes -= changes
 
+    def interrupt(self) -> None:
+        """Let a rebuild or upkeep under way end soon."""
+        self._closing.set()
+
     def close(self) -> None:
         """Wait for calls under way, snapshot, and give the folder free."""
-        self._snapshots.stop()
+        self.interrupt()
+        self._upkeep.stop()
         with self._maintenance:
             if self._closed:
                 return
@@ -560,7 +693,7 @@ class LocalGalleryStore:
                         self._catalog.close()
                     finally:
                         with self._lock.write():
-                            self._index = make_index(self.method, self.bits, self._threads)
+                            self._index = make_index(self.bits, self._threads)
                         self._owner.release()
 
     def _snapshot_on_closing(self) -> None:
@@ -620,22 +753,30 @@ def _distinct_rows(hits: Sequence[Hits]) -> list[int]:
 
 def _best(hits: Hits, described: dict[int, tuple[str, str, str | None]], top_k: int) -> list[Match]:
     """Return the first ``top_k`` by (distance, id). Ids are compared as text, which is as UTF-8 bytes."""
-    found = sorted(
-        [
-            (distance, *described[row])
-            for distance, row in zip(hits.distances.tolist(), hits.rows.tolist(), strict=True)
-        ],
-        key=lambda match: match[:2],
-    )
+    found = [
+        (distance, *described[row]) for distance, row in zip(hits.distances.tolist(), hits.rows.tolist(), strict=True)
+    ]
+    found.sort()  # an id comes once, so nothing behind it is compared
     return [
         Match(item_id, label, distance, decode_metadata(metadata))
         for distance, item_id, label, metadata in found[:top_k]
     ]
 
 
-def _up_to(last_row: int, rows: Rows, codes: Codes) -> tuple[Rows, Codes]:
+def _search_parameters(nprobe: int | None, ef_search: int | None) -> SearchParameters:
+    for name, value in (("nprobe", nprobe), ("ef_search", ef_search)):
+        if value is not None:
+            check_positive(name, value)
+    return SearchParameters(nprobe, ef_search)
+
+
+def _up_to(last_row: int, chunk: Chunk) -> Chunk:
+    """Leave out recent pairs that came after a row; nothing else of an index grows during its export."""
+    if chunk.kind != "pairs":
+        return chunk
+    rows, codes = chunk.columns
     keep = rows <= last_row
-    return (rows, codes) if keep.all() else (rows[keep], codes[keep])
+    return Chunk("pairs", (rows[keep], codes[keep]))
 
 
 def _encode_cursor(item_id: str) -> str:

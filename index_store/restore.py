@@ -114,6 +114,7 @@ def _grow(catalog: Catalog, backup: BackupFile, progress: Progress) -> None:
     _insert(catalog, news, manifest.items)
     progress(manifest.items, manifest.items)
     with catalog.transaction() as change:
+        change.choose_method(manifest.index_method)
         change.state = replace(change.state, last_id=manifest.last_id)
 
 

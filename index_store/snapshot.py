@@ -1,9 +1,10 @@
-"""The snapshot file: an index's pairs on disk, so that a start need not read them out of the catalog.
+"""The snapshot file: an index on disk, so that a start need not make it out of the catalog.
 
 Layout, little-endian: a header of 4,096 bytes (magic, length and CRC-32 of a JSON text, the text, zeros),
-then blocks, each of a count n (uint32), the CRC-32 of what follows, rows int64 (n,) and codes uint8
-(n, bits / 8). The header names a token that the catalog knows too: a catalog that was restored from a backup
-does not know the token of a later snapshot, so the two are never mixed up.
+then chunks, each of a kind (8 ASCII bytes), a count n (uint32), the CRC-32 of what follows, and the columns
+of that kind one after another, n rows each (see ``_COLUMNS``; ``hamming.Chunk`` says what they mean). The
+header names a token that the catalog knows too: a catalog that was restored from a backup does not know the
+token of a later snapshot, so the two are never mixed up.
 """
 
 from __future__ import annotations
@@ -13,22 +14,32 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
-from index_store.base import Codes, CorruptSnapshot
-from index_store.hamming import Rows
+from index_store.base import CorruptSnapshot
+from index_store.hamming import Chunk
 
 _MAGIC = b"SHITUIDX"
-_VERSION = 1
+_VERSION = 2
 _HEADER_BYTES = 4096
 _PREFIX = struct.Struct("<8sII")
-_BLOCK = struct.Struct("<II")
+_CHUNK = struct.Struct("<12sII")
+_MOST_BYTES = 1 << 30  # in a chunk; more is damage
+_CODE = "code"  # a column of bits / 8 bytes
+_COLUMNS = {
+    "pairs": ("<i8", _CODE),
+    "centroids": (_CODE,),
+    "lists": ("<i8", _CODE, "<i8"),
+    "nodes": ("<i8", "<i4", _CODE),
+    "links": ("<i4",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +53,8 @@ class Header:
     fingerprint: str | None
     last_row: int
     last_removal: int
-    count: int
+    chunks: int
+    facts: dict[str, int]
 
 
 class SnapshotWriter:
@@ -54,20 +66,28 @@ class SnapshotWriter:
         self._temporary = temporary_path(path)
         self._file: BinaryIO = self._temporary.open("wb")
         self._file.seek(_HEADER_BYTES)
-        self.count = 0
+        self._chunks = 0
 
-    def write(self, rows: Rows, codes: Codes) -> None:
-        """Append pairs: int64 (n,) and uint8 (n, bits / 8)."""
-        if not len(rows):
-            return  # the reader takes an empty block for damage
-        body = rows.astype("<i8", copy=False).tobytes() + codes.tobytes()
-        self._file.write(_BLOCK.pack(len(rows), zlib.crc32(body)))
+    def write(self, chunk: Chunk) -> None:
+        """Append a chunk."""
+        types = ["u1" if kind == _CODE else kind for kind in _COLUMNS[chunk.kind]]
+        columns = zip(chunk.columns, types, strict=True)
+        body = b"".join([column.astype(kind, copy=False).tobytes() for column, kind in columns])
+        self._file.write(_CHUNK.pack(chunk.kind.encode(), len(chunk.columns[0]), zlib.crc32(body)))
         self._file.write(body)
-        self.count += len(rows)
+        self._chunks += 1
 
-    def finish(self, token: str, method: str, bits: int, fingerprint: str | None, at: tuple[int, int]) -> None:
+    def finish(
+        self,
+        token: str,
+        method: str,
+        bits: int,
+        fingerprint: str | None,
+        at: tuple[int, int],
+        facts: Mapping[str, int],
+    ) -> None:
         """Write the header and make the temporary file durable; ``at`` is (last row, last removal)."""
-        header = Header(_VERSION, token, method, bits, fingerprint, *at, self.count)
+        header = Header(_VERSION, token, method, bits, fingerprint, *at, self._chunks, dict(facts))
         text = json.dumps(asdict(header)).encode()
         self._file.seek(0)
         self._file.write(_PREFIX.pack(_MAGIC, len(text), zlib.crc32(text)) + text)
@@ -96,26 +116,39 @@ class SnapshotReader:
     """Reads a snapshot; everything in it is checked before it is given out."""
 
     def __init__(self, file: BinaryIO, header: Header) -> None:
-        """Read blocks from ``file``, which stands behind the header."""
+        """Read chunks from ``file``, which stands behind the header."""
         self._file = file
         self.header = header
 
-    def blocks(self) -> Iterator[tuple[Rows, Codes]]:
-        """Yield rows and codes block by block. Raises CorruptSnapshot."""
-        code_size = self.header.bits // 8
-        read = 0
-        while read < self.header.count:
-            count, checksum = _BLOCK.unpack(_read_exactly(self._file, _BLOCK.size))
-            if not 0 < count <= self.header.count - read:
-                raise CorruptSnapshot("a block has an impossible length")
-            body = _read_exactly(self._file, count * (8 + code_size))
-            if zlib.crc32(body) != checksum:
-                raise CorruptSnapshot("a block's checksum is wrong")
-            rows = np.frombuffer(body, dtype="<i8", count=count).astype(np.int64, copy=False)
-            yield rows, np.frombuffer(body, dtype=np.uint8, offset=count * 8).reshape(count, code_size)
-            read += count
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield the index part by part. Raises CorruptSnapshot."""
+        for _ in range(self.header.chunks):
+            name, count, checksum = _CHUNK.unpack(_read_exactly(self._file, _CHUNK.size))
+            kind = name.rstrip(b"\0").decode("ascii", "replace")
+            if kind not in _COLUMNS:
+                raise CorruptSnapshot("a chunk is of no known kind")
+            yield Chunk(kind, self._columns(kind, count, checksum))
         if self._file.read(1):
             raise CorruptSnapshot("there is more in the file than its header says")
+
+    def _columns(self, kind: str, count: int, checksum: int) -> tuple[NDArray[Any], ...]:
+        code_size = self.header.bits // 8
+        widths = [code_size if column == _CODE else np.dtype(column).itemsize for column in _COLUMNS[kind]]
+        if count * sum(widths) > _MOST_BYTES:
+            raise CorruptSnapshot("a chunk has an impossible length")
+        body = _read_exactly(self._file, count * sum(widths))
+        if zlib.crc32(body) != checksum:
+            raise CorruptSnapshot("a chunk's checksum is wrong")
+        columns, offset = [], 0
+        for column, width in zip(_COLUMNS[kind], widths, strict=True):
+            if column == _CODE:
+                codes = np.frombuffer(body, dtype=np.uint8, count=count * width, offset=offset)
+                columns.append(codes.reshape(count, width))
+            else:
+                native = np.dtype(column).newbyteorder("=")
+                columns.append(np.frombuffer(body, column, count, offset).astype(native, copy=False))
+            offset += count * width
+        return tuple(columns)
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from index_store.base import Codes, InvalidItem, InvalidQuery
+from index_store.base import Codes, InvalidItem, InvalidQuery, Method
 
+METHODS: tuple[Method, ...] = ("Flat", "IVF", "HNSW32", "auto")
 MAX_LABEL_CHARACTERS = 512
 MAX_METADATA_BYTES = 64 * 1024
 MAX_SOURCE_CHARACTERS = 4096
@@ -97,14 +98,12 @@ def check_bits(bits: object) -> int:
     return number
 
 
-def check_method(method: object) -> str:
-    """Return the index method that is meant. Raises InvalidQuery."""
-    name = method.casefold() if isinstance(method, str) else None
-    if name in ("flat", "auto"):
-        return "Flat"
-    if name in ("ivf", "hnsw32"):
-        raise InvalidQuery(f"index method {method} is not available in this version: use Flat")
-    raise InvalidQuery(f"there is no index method {method!r}: use Flat or auto")
+def check_method(method: object) -> Method:
+    """Return the index method that is meant, in any case. Raises InvalidQuery."""
+    for known in METHODS:
+        if isinstance(method, str) and method.casefold() == known.casefold():
+            return known
+    raise InvalidQuery(f"there is no index method {method!r}: use {', '.join(METHODS[:-1])} or {METHODS[-1]}")
 
 
 def check_query_codes(codes: object, bits: int) -> Codes:

@@ -24,6 +24,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from index_store import METHODS, IndexOptions, Method
 from models.inference import STARTER_DETECTOR, STARTER_HASHER, Preprocessing
 
 from .config_file import FileSettings, read_config
@@ -62,7 +63,7 @@ def _expand(path: Path) -> Path:
 
 
 def _index_method(value: Any) -> Any:
-    names = {"flat": "Flat", "ivf": "IVF", "hnsw32": "HNSW32", "auto": "auto"}
+    names = {method.lower(): method for method in METHODS}
     return names.get(value.lower(), value) if isinstance(value, str) else value
 
 
@@ -136,8 +137,23 @@ class Settings(BaseSettings):
     )
     hash_batch_size: Annotated[int, Number] = Field(32, ge=1, le=1024, description="most crops hashed at a time")
 
-    index_method: Annotated[Literal["Flat", "IVF", "HNSW32", "auto"], BeforeValidator(_index_method)] = Field(
-        "Flat", description="kind of search index"
+    index_method: Annotated[Method, BeforeValidator(_index_method)] | None = Field(
+        None, description="kind of search index; unset: what was chosen for the gallery last, Flat for a new one"
+    )
+    index_device: Annotated[Literal["cpu", "gpu"], BeforeValidator(_lower)] = Field(
+        "cpu", description="where a Flat index compares codes; gpu: where Faiss has one, else the CPU, with a warning"
+    )
+    nlist: Annotated[int, Number] | None = Field(
+        None, ge=1, le=10_000_000, description="inverted lists of IVF; unset: by the number of items"
+    )
+    nprobe: Annotated[int, Number] | None = Field(
+        None, ge=1, description="inverted lists that a search looks at unless it says so itself; unset: a twentieth"
+    )
+    ef_construction: Annotated[int, Number] = Field(
+        100, ge=4, le=10_000, description="candidates that HNSW32 keeps while it links an item"
+    )
+    ef_search: Annotated[int, Number] = Field(
+        128, ge=1, le=100_000, description="candidates that HNSW32 keeps in a search unless it says so itself"
     )
     hamming_radius: Annotated[int, Number] | None = Field(
         None, ge=0, description="greatest distance of a match, inclusive; unset: what the model recommends"
@@ -183,6 +199,17 @@ class Settings(BaseSettings):
         "new", description="what building from the gallery list does"
     )
     build_batch_size: Annotated[int, Number] = Field(32, ge=1, le=1024, description="pictures a step of a build")
+
+    @property
+    def index_options(self) -> IndexOptions:
+        """How indexes are made and searched."""
+        return IndexOptions(
+            nlist=self.nlist,
+            nprobe=self.nprobe,
+            ef_construction=self.ef_construction,
+            ef_search=self.ef_search,
+            gpu=self.index_device == "gpu",
+        )
 
     @classmethod
     def load(cls, config: Path | None = None, **overrides: Any) -> Settings:

@@ -45,6 +45,7 @@ NOT_LOADED = ("models.training", "models.nets", "models.losses", "models.train",
 EXPORTS = {
     "index_store": {
         *("GalleryStore", "IndexStats", "Item", "Match", "Page", "SearchResult", "open_gallery"),
+        *("ForeignGallery", "read_paddleclas", "write_paddleclas"),
         *("BackupInfo", "check_backup", "restore_gallery"),
     },
     "models.inference": {"Detector", "Hasher", "ModelError", "pack_bits"},

@@ -15,14 +15,15 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from index_store import (
+    UNKNOWN_FINGERPRINT,
     Existing,
     GalleryError,
     GalleryNotFound,
     GalleryStore,
     Item,
     ItemExists,
-    open_gallery,
 )
+from service.loading import open_store
 from service.settings import Settings
 
 from .access import CommandError, Json, OnDuplicate, ServerRefusal
@@ -30,9 +31,6 @@ from .answers import index_json
 from .build import Progress
 from .bulk_input import BulkInput, in_batches
 from .client import RemoteGallery
-
-UNKNOWN = "unknown"
-"""The fingerprint of a gallery whose codes are of a model that nobody named."""
 
 _KEPT_REFUSALS = 100
 
@@ -216,11 +214,10 @@ def open_sink(server: str | None, settings: Settings | None, bits: int, fingerpr
 
 
 def _open_or_make(settings: Settings, bits: int, fingerprint: str | None) -> GalleryStore:
-    folder, method, threads = settings.data_dir, settings.index_method, settings.cpu_threads
     try:
-        return open_gallery(folder, None, method, None, threads=threads)
+        return open_store(settings)
     except GalleryNotFound:
-        return open_gallery(folder, bits, method, fingerprint or UNKNOWN, threads=threads)
+        return open_store(settings, bits, fingerprint or UNKNOWN_FINGERPRINT)
 
 
 def _check_fit(where: str, has_bits: int, has_model: str | None, bits: int, fingerprint: str | None) -> None:

@@ -6,7 +6,7 @@ import base64
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import httpx
 
-from .access import Enrolment, Json, OnDuplicate, Outcome, Query, ServerRefusal, ServerUnreachable
+from .access import CommandError, Enrolment, Json, OnDuplicate, Outcome, Query, ServerRefusal, ServerUnreachable
 from .build import Progress
 
 _PAGE = 1000
@@ -23,6 +23,7 @@ _BATCH_BYTES = 16 * 2**20
 _BATCH_ITEMS = 64
 _RETRIES = 8
 _LONGEST_WAIT_S = 30.0
+_POLL_S = 0.25
 
 
 class RemoteGallery:
@@ -51,6 +52,8 @@ class RemoteGallery:
             "hamming_radius": query.hamming_radius,
             "top_k": query.top_k,
             "label": query.label,
+            "nprobe": query.nprobe,
+            "ef_search": query.ef_search,
             "detect": query.detect if query.picture is not None else None,
             "whole_image": query.whole_image if query.picture is not None else None,
         }
@@ -102,9 +105,16 @@ class RemoteGallery:
         """Describe the index through ``GET /index``."""
         return self._request("GET", "/index")
 
-    def rebuild(self, method: str | None = None) -> Json:
-        """Start ``POST /index/rebuild`` and return its answer."""
-        return self._request("POST", "/index/rebuild", json=_given({"method": method}))
+    def rebuild(self, method: str | None, progress: Callable[[float], None]) -> Json:
+        """Start ``POST /index/rebuild`` and ask ``GET /index`` until it is done; it goes on without us too."""
+        index = self._request("POST", "/index/rebuild", json=_given({"method": method}))
+        while index["rebuild_progress"] is not None:
+            progress(index["rebuild_progress"])
+            time.sleep(_POLL_S)
+            index = self.info()
+        if index["rebuild_error"] is not None:
+            raise CommandError(f"the rebuild failed, the old index serves: {index['rebuild_error']}")
+        return index
 
     def item(self, item_id: str) -> Json:
         """Read an item through ``GET /gallery/{id}``."""

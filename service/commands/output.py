@@ -19,6 +19,7 @@ from .build import Progress as ProgressCall
 
 if TYPE_CHECKING:
     from .bulk import LoadReport
+    from .paddleclas import ExportReport, ImportReport
     from .rehash import RehashReport
 
 _PIPE_WIDTH = 200
@@ -92,6 +93,22 @@ def print_rehash(report: RehashReport) -> None:
         console().print("nothing was changed")
     lines = [f"{lost.id} ({lost.label}): {lost.reason}" for lost in report.lost]
     _print_troubles("of the items have no picture to hash (--drop-missing removes them)", lines)
+
+
+def print_import(report: ImportReport) -> None:
+    """Print what an import did on standard output, and which vectors it could not use on standard error."""
+    console().print(
+        f"{report.vectors:,} vectors: {report.added:,} added, {report.unchanged:,} unchanged; "
+        f"{report.items:,} items of {report.bits} bits now, of model {report.model_fingerprint}",
+        markup=False,
+    )
+    lines = [f"vector {each.vector}: {each.text[:80]!r}: {each.reason}" for each in report.refused]
+    _print_troubles("of the vectors could not be used", lines)
+
+
+def print_export(report: ExportReport) -> None:
+    """Print what an export wrote."""
+    console().print(f"{report.items:,} items of {report.bits} bits in {report.folder}, {report.method}", markup=False)
 
 
 def print_load(report: LoadReport, items: int) -> None:

@@ -18,13 +18,20 @@ from .options import (
     refuse_both,
 )
 
-app = typer.Typer()
+
+def add_commands(app: typer.Typer) -> None:
+    """Put the commands under ``shitu gallery``."""
+    app.command(
+        epilog="Examples:  shitu gallery backup gallery.zip --server http://localhost:8000   |   "
+        "shitu gallery backup - --data-dir data | ssh safe 'cat > gallery.zip'"
+    )(backup)
+    app.command(epilog="Example:  shitu gallery restore gallery.zip --data-dir restored")(restore)
+    app.command(
+        epilog="Examples:  shitu gallery load codes.npy --labels labels.txt --ids ids.txt --data-dir data   |   "
+        "shitu gallery load codes.npy --labels labels.txt --server http://localhost:8000"
+    )(load)
 
 
-@app.command(
-    epilog="Examples:  shitu gallery backup gallery.zip --server http://localhost:8000   |   "
-    "shitu gallery backup - --data-dir data | ssh safe 'cat > gallery.zip'"
-)
 def backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; - is standard output.")],
     *,
@@ -58,7 +65,6 @@ def backup(
         print(f"backed up {_contents(facts)} to {file}")
 
 
-@app.command(epilog="Example:  shitu gallery restore gallery.zip --data-dir restored")
 def restore(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `shitu gallery backup` wrote.")],
     *,
@@ -87,10 +93,6 @@ def restore(
         print(f"restored {_contents(facts)} into {folder}")
 
 
-@app.command(
-    epilog="Examples:  shitu gallery load codes.npy --labels labels.txt --ids ids.txt --data-dir data   |   "
-    "shitu gallery load codes.npy --labels labels.txt --server http://localhost:8000"
-)
 def load(
     codes: Annotated[
         Path, typer.Argument(metavar="CODES.npy", help="Packed codes, uint8 (n, bits / 8), as numpy.packbits makes.")
@@ -114,9 +116,11 @@ def load(
     """Load codes that were made elsewhere, in batches, each as one durable transaction.
 
     All files are checked before the first item is stored. A new data folder takes the length of its codes from the
-    file, and --fingerprint as their model (else it is `unknown`; `shitu serve --adopt` makes such a gallery that of
-    the loaded model). With --ids a load can be repeated: items that are in already count as unchanged.
+    file, and --fingerprint as their model (else it is `unknown`; start once with `shitu serve --adopt` and
+    that model). With --ids a load can be repeated: items that are in already count as unchanged.
     """
+    from index_store import UNKNOWN_FINGERPRINT
+
     from . import bulk
     from .bulk_input import BulkInput, read_codes
     from .output import print_error, print_json, print_load, progress_bar
@@ -135,8 +139,8 @@ def load(
         print_json({**report.to_json(), "items": facts["items"], "model_fingerprint": facts["model_fingerprint"]})
     else:
         print_load(report, facts["items"])
-    if server is None and facts["model_fingerprint"] == bulk.UNKNOWN:
-        print_error("the model of these codes is unknown: `shitu serve --adopt` takes them for the loaded model's")
+    if server is None and facts["model_fingerprint"] == UNKNOWN_FINGERPRINT:
+        print_error("which model made the codes is not known: start once with `shitu serve --adopt` and that model")
     if report.done < report.codes:
         raise CommandError(bulk.how_to_go_on(given, report))
     if report.counts["refused"]:

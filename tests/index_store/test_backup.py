@@ -23,6 +23,7 @@ from index_store import (
     Item,
     StorageUnavailable,
     check_backup,
+    open_gallery,
     restore_gallery,
 )
 
@@ -108,6 +109,14 @@ def test_new_ids_go_on_rising_after_a_restore(
     copy = restored(open_store, tmp_path / "gallery.zip", tmp_path / "other")
     (new,) = copy.add([Item(None, "x", CODE)])
     assert new.id > last.id
+
+
+def test_the_chosen_index_is_chosen_again(tmp_path: Path) -> None:
+    with open_gallery(tmp_path / "one", 64, "auto") as store:
+        store.backup(tmp_path / "gallery.zip")
+    restore_gallery(tmp_path / "gallery.zip", tmp_path / "other")
+    with open_gallery(tmp_path / "other") as store:
+        assert store.method == "auto"
 
 
 @pytest.mark.parametrize(("bits", "fingerprint"), [(8, None), (512, 'a model, "ü"')])

@@ -24,6 +24,7 @@ from index_store import (
     UnknownSchema,
     open_gallery,
 )
+from index_store.hamming import Chunk
 from index_store.snapshot import SnapshotWriter
 
 CODE = bytes(range(8))
@@ -335,12 +336,12 @@ def _raise_os_error(*_: object) -> None:
 
 def at_each_block(monkeypatch: pytest.MonkeyPatch, call: Callable[[], None]) -> None:
     """Have ``call`` made before each of the many small blocks of a snapshot is written."""
-    monkeypatch.setattr("index_store.hamming._BLOCK", 10)
+    monkeypatch.setattr("index_store.hamming.flat.BLOCK", 10)
     write = SnapshotWriter.write
 
-    def write_after_call(self, rows: np.ndarray, codes: np.ndarray) -> None:
+    def write_after_call(self, chunk: Chunk) -> None:
         call()
-        write(self, rows, codes)
+        write(self, chunk)
 
     monkeypatch.setattr(SnapshotWriter, "write", write_after_call)
 
@@ -638,7 +639,7 @@ def test_an_index_that_cannot_be_mended_is_told_and_mended_later(open_store, too
     fill(store, rng, 100)
     store._index = Faulty(store._index)
     with monkeypatch.context() as short:
-        short.setattr("index_store.local.build_index", _raise_memory_error)
+        short.setattr("index_store.local.build_flat", _raise_memory_error)
         with pytest.raises(StorageUnavailable, match="memory"):
             store.add([Item("a", "x", CODE)])
         with pytest.raises(StorageUnavailable, match="memory"):

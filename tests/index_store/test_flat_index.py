@@ -150,20 +150,22 @@ def contents(index: FlatIndex) -> dict[int, bytes]:
     (hits,) = index.search(np.zeros((1, index.bits // 8), dtype=np.uint8), index.bits, len(index) + 1)
     rows = hits.rows.tolist()
     positions = index._positions.get(hits.rows)
-    read, codes = index._read(np.sort(positions))
+    read, codes = index._pairs.read(np.sort(positions))
     assert sorted(read.tolist()) == sorted(rows)
     return dict(zip(read.tolist(), (code.tobytes() for code in codes), strict=True))
 
 
 def test_an_export_loses_no_pair_that_moves_meanwhile(rng: random.Random, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("index_store.hamming._BLOCK", 10)
+    monkeypatch.setattr("index_store.hamming.flat.BLOCK", 10)
     for _ in range(60):
         codes = make_codes(rng, 100, 2)
         index = fill(codes, 7 * 2)
         present = set(range(1, 101))
         export, last_row, exported = index.export(), 100, []
-        while (block := export.next_block()) is not None:
-            exported += [(row, code.tobytes()) for row, code in zip(block[0].tolist(), block[1], strict=True)]
+        while (chunk := export.next_chunk()) is not None:
+            exported += [
+                (row, code.tobytes()) for row, code in zip(chunk.columns[0].tolist(), chunk.columns[1], strict=True)
+            ]
             gone = np.array(rng.sample(range(1, last_row + 1), rng.choice([0, 1, 5, 30])), dtype=np.int64)
             index.remove(gone)
             present -= set(gone.tolist())
@@ -171,7 +173,7 @@ def test_an_export_loses_no_pair_that_moves_meanwhile(rng: random.Random, monkey
                 index.add(np.array([last_row + 1], dtype=np.int64), make_codes(rng, 1, 2))
                 last_row += 1
         export.close()
-        rows = [row for row, _ in exported if row <= 100]
+        rows = [int(row) for row, _ in exported if row <= 100]
         assert set(rows) >= present
         assert len(rows) == len(set(rows))
         assert all(code == codes[row - 1].tobytes() for row, code in exported if row <= 100)

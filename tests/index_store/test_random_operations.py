@@ -142,7 +142,7 @@ WEIGHTS = {
 @pytest.mark.parametrize("seed", range(4))
 def test_a_random_life_agrees_with_a_dictionary(open_store, tools, seed: int, monkeypatch) -> None:
     # Segments of five codes: removals and searches cross their borders all the time.
-    monkeypatch.setattr("index_store.hamming.FlatIndex", partial(FlatIndex, segment_bytes=5 * 8))
+    monkeypatch.setattr("index_store.hamming.methods.FlatIndex", partial(FlatIndex, segment_bytes=5 * 8))
     rng = random.Random(seed)
     life = Life(open_store, tools.Oracle(), rng, tools)
     operations = rng.choices(list(WEIGHTS), list(WEIGHTS.values()), k=OPERATIONS)

@@ -112,6 +112,7 @@ def packed(
         "model_fingerprint": "m1",
         "items": len(codes) if not isinstance(codes, bytes) else 1,
         "last_id": 7,
+        "index_method": "Flat",
         "members": {
             name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
         },
@@ -244,6 +245,8 @@ def test_members_twice_missing_or_out_of_order_are_refused(tmp_path: Path) -> No
         {"items": 2**70},
         {"last_id": 2**63 - 1},
         {"last_id": None},
+        {"index_method": "fast"},
+        {"index_method": None},
         {"model_fingerprint": 5},
         {"model_fingerprint": "a\0b"},
         {"created_at": "\x1b[31m"},

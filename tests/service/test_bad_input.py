@@ -517,11 +517,6 @@ def test_listing_out_of_range(server: Any, query: str) -> None:
     check(answer, 422, "invalid_query" if "cursor" in query else "invalid_fields")
 
 
-@pytest.mark.parametrize("method", ["IVF", "HNSW32"])
-def test_rebuilding_as_an_index_that_is_not_available(server: Any, method: str) -> None:
-    check(server.client.post("/index/rebuild", json={"method": method}), 422, "invalid_query", method, "Flat")
-
-
 def test_rebuilding_as_an_unknown_index(server: Any) -> None:
     check(server.client.post("/index/rebuild", json={"method": "LSH"}), 422, "invalid_fields", "method")
 
