@@ -44,6 +44,7 @@ format: install  ## rewrite the code in the house format
 	$(BIN)/ruff check --fix .
 
 bench: install  ## run every benchmark and print its table (takes a while; see benchmarks/README.md)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 starter-hasher: install  ## train the bundled hash model again, resumable (hours on a CPU; SHARED=DIR holds the data)

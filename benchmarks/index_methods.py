@@ -1,10 +1,10 @@
 """What do the index methods bring, from ten thousand codes to ten million?
 
 Codes lie in random clusters of ten: each is its cluster's centre with 8 % of the bits flipped, and so is each query.
-A gallery store is filled and rebuilt as Flat, IVF and HNSW32; each setting is asked in turns with the Faiss index inside
-of it (the same lists, the same graph), with one query a call on one thread and with 64 on all. Beside them: Faiss's
-IndexBinaryFlat, whose distances are the truth that recall is measured by, IndexBinaryIVF as Faiss trains it, usearch's
-exact search, and the inner product of float vectors of -1 and 1.
+A gallery store is filled and rebuilt as Flat, IVF and HNSW32; each setting is asked in turns with the Faiss index that
+is inside of it (the same lists, the same graph), with one query a call on one thread and with 64 on all. Beside them:
+Faiss's IndexBinaryFlat, whose distances are the truth that recall is measured by, IndexBinaryIVF as Faiss trains it,
+usearch's exact search, and the inner product of float vectors of -1 and 1.
 
 With --folder, galleries and what was built stay there, so that a run of many hours can be stopped and go on.
 """
@@ -26,9 +26,9 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 from common import clusters, options, tables
-from common.progress import bar
+from common.filling import fill, serve_by
 
-from index_store import GalleryStore, Item, open_gallery
+from index_store import GalleryStore, open_gallery
 
 Codes = npt.NDArray[np.uint8]
 Distances = npt.NDArray[np.int32]
@@ -37,7 +37,6 @@ Search = Callable[[Codes], Distances]
 _BITS = 512
 _TOP_K = 10
 _BATCH = 64
-_FILL_BATCH = 10_000
 _NPROBE_SHARES = (100, 40, 20)  # one list in so many
 _EF_SEARCH = (32, 64, 128)
 _BUILT = "built.json"
@@ -103,14 +102,14 @@ def _measure(items: int, folder: Path, chosen: argparse.Namespace) -> Iterator[l
     faiss.omp_set_num_threads(threads)
     truth = flat.search(queries, _TOP_K)[0]
     with open_gallery(folder, _BITS, threads=threads) as store:
-        _fill(store, codes)
+        fill(store, codes)
         built = json.loads((folder / _BUILT).read_text()) if (folder / _BUILT).exists() else {}
         methods = sorted(chosen.methods, key=lambda method: method != store.stats().serving)
         baseline = Row("Faiss Flat", "", 0.0, _BITS / 8, lambda part: flat.search(part, _TOP_K)[0])
         for method in methods:
-            if store.stats().serving != method:
-                built[method] = _rebuild(store, method, threads)
-                store.snapshot()
+            seconds = serve_by(store, method, threads)
+            if seconds is not None:
+                built[method] = seconds
                 (folder / _BUILT).write_text(json.dumps(built))
             rows = list(_settings(store, method, flat, built.get(method)))
             _time([baseline, *rows], queries, truth, threads, chosen)
@@ -121,22 +120,6 @@ def _measure(items: int, folder: Path, chosen: argparse.Namespace) -> Iterator[l
             rows = [baseline, peer]
             _time(rows, queries, truth, threads, chosen)
             yield _texts(items, peer, baseline)
-
-
-def _fill(store: GalleryStore, codes: Codes) -> None:
-    """Enrol what is not there yet."""
-    with bar("enrol", len(codes)) as advance:
-        for start in range(len(store), len(codes), _FILL_BATCH):
-            part = codes[start : start + _FILL_BATCH]
-            store.add([Item(None, f"label {n % 1000}", code.tobytes()) for n, code in enumerate(part, start)])
-            advance(start + len(part))
-
-
-def _rebuild(store: GalleryStore, method: str, threads: int) -> float:
-    with bar(f"build {method}", 1.0) as advance:
-        before = time.perf_counter()
-        store.rebuild(method, advance, threads)
-        return time.perf_counter() - before
 
 
 def _settings(store: GalleryStore, method: str, flat: faiss.IndexBinaryFlat, build_s: float | None) -> Iterator[Row]:

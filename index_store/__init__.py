@@ -1,16 +1,23 @@
 """Persistent gallery of binary codes: a SQLite catalog as the truth, a Faiss index derived from it."""
 
+from index_store.backup_file import check_backup
 from index_store.base import (
+    UNKNOWN_FINGERPRINT,
+    BackupInfo,
     DiskFull,
     DuplicateCode,
     Existing,
+    ExportExists,
     FingerprintMismatch,
+    ForeignGallery,
     GalleryClosed,
     GalleryError,
+    GalleryExists,
     GalleryLocked,
     GalleryNotFound,
     GalleryStore,
     IndexStats,
+    InvalidBackup,
     InvalidItem,
     InvalidQuery,
     Item,
@@ -25,25 +32,34 @@ from index_store.base import (
     StorageUnavailable,
     UnknownSchema,
 )
+from index_store.enrolment import check_item
 from index_store.hamming import IndexOptions
 from index_store.local import open_gallery
+from index_store.paddleclas import PaddleClasGallery, read_paddleclas, write_paddleclas
+from index_store.restore import restore_gallery
 from index_store.validation import MAX_LABEL_CHARACTERS, MAX_METADATA_BYTES, METHODS
 
 __all__ = [
     "MAX_LABEL_CHARACTERS",
     "MAX_METADATA_BYTES",
     "METHODS",
+    "UNKNOWN_FINGERPRINT",
+    "BackupInfo",
     "DiskFull",
     "DuplicateCode",
     "Existing",
+    "ExportExists",
     "FingerprintMismatch",
+    "ForeignGallery",
     "GalleryClosed",
     "GalleryError",
+    "GalleryExists",
     "GalleryLocked",
     "GalleryNotFound",
     "GalleryStore",
     "IndexOptions",
     "IndexStats",
+    "InvalidBackup",
     "InvalidItem",
     "InvalidQuery",
     "Item",
@@ -53,9 +69,15 @@ __all__ = [
     "Method",
     "MissingCodes",
     "OnDuplicate",
+    "PaddleClasGallery",
     "Page",
     "SearchResult",
     "StorageUnavailable",
     "UnknownSchema",
+    "check_backup",
+    "check_item",
     "open_gallery",
+    "read_paddleclas",
+    "restore_gallery",
+    "write_paddleclas",
 ]

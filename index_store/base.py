@@ -13,6 +13,10 @@ The errors form one tree::
     ├── GalleryNotFound           the folder holds no gallery
     ├── GalleryLocked             another process, or another store of this one, owns the folder
     ├── GalleryClosed             the store was closed
+    ├── GalleryExists             a restore was to go where a gallery is
+    ├── InvalidBackup             a file is no backup, is damaged, or is of a newer version
+    ├── ForeignGallery            a gallery of other software cannot be read: damaged, hostile or not a binary one
+    ├── ExportExists              where a gallery is to be written to, there is one (``.path``)
     ├── UnknownSchema             the catalog was written by another version of this package
     ├── CorruptSnapshot           a snapshot cannot be used (never leaves the package: it is rebuilt)
     └── StorageUnavailable        the folder cannot be read or written, or the catalog is damaged
@@ -21,11 +25,12 @@ The errors form one tree::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +38,8 @@ from numpy.typing import NDArray
 Codes = NDArray[np.uint8]
 OnDuplicate = Literal["add", "return", "reject"]
 Method = Literal["Flat", "IVF", "HNSW32", "auto"]
+UNKNOWN_FINGERPRINT = "unknown"
+"""The fingerprint of codes that came from elsewhere, until somebody vouches for the model that made them."""
 
 
 class GalleryError(Exception):
@@ -96,6 +103,11 @@ class FingerprintMismatch(GalleryError):
             "use the model that made the gallery, or rehash it"
         )
 
+    @property
+    def adoptable(self) -> bool:
+        """Whether nothing is known against the given model: the gallery's is unknown, and the lengths are equal."""
+        return self.stored in (None, UNKNOWN_FINGERPRINT) and self.stored_bits == self.given_bits
+
 
 class MissingCodes(GalleryError):
     """A recoding does not cover every item.
@@ -125,6 +137,27 @@ class GalleryClosed(GalleryError):
     def __init__(self) -> None:
         """Say so."""
         super().__init__("this gallery store is closed")
+
+
+class GalleryExists(GalleryError):
+    """A restore was to go into a folder that holds a gallery."""
+
+
+class InvalidBackup(GalleryError):
+    """A file is no backup of a gallery, is damaged, or was written by a newer version of this package."""
+
+
+class ForeignGallery(GalleryError):
+    """A gallery of other software cannot be read. Nothing of it was stored or run."""
+
+
+class ExportExists(GalleryError):
+    """Where a gallery is to be written to, there is one."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the file that is there."""
+        self.path = path
+        super().__init__(f"{path} exists: name another folder, or say that it is to be overwritten")
 
 
 class UnknownSchema(GalleryError):
@@ -216,6 +249,17 @@ class IndexStats:
     rebuild_progress: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class BackupInfo:
+    """What a backup holds. ``bytes`` is the length of its file, ``created_at`` is RFC 3339 in UTC."""
+
+    items: int
+    bits: int
+    model_fingerprint: str | None
+    created_at: str
+    bytes: int
+
+
 # Named because a store's own ``list`` hides the type inside its class.
 Items = list[Item]
 Added = list[Item | Existing | InvalidItem | ItemExists | DuplicateCode]
@@ -240,7 +284,7 @@ class GalleryStore(Protocol):
 
     @property
     def fingerprint(self) -> str | None:
-        """The model that made the codes; None if the gallery was made without one."""
+        """The model that made the codes; None if the gallery was made without one, "unknown" if it was imported."""
 
     @property
     def method(self) -> Method:
@@ -306,6 +350,9 @@ class GalleryStore(Protocol):
     def list(self, cursor: str | None = None, limit: int = 100, label: str | None = None) -> Page:
         """List items by id, ``limit`` from ``cursor`` (None: the start) on. Raises InvalidQuery."""
 
+    def in_order(self) -> Iterator[Item]:
+        """Walk over every item in the order in which they were stored; one that was replaced counts as new."""
+
     def has_source(self, source: str) -> bool:
         """Say whether any item has this source."""
 
@@ -341,6 +388,26 @@ class GalleryStore(Protocol):
         may search). Raises InvalidQuery for a method there is not, GalleryClosed if the store is closed
         meanwhile.
         """
+
+    def backup(
+        self, target: str | os.PathLike[str] | BinaryIO, progress: Callable[[int, int], None] | None = None
+    ) -> BackupInfo:
+        """Write the gallery as it is at one moment to a file, for ``restore_gallery``; changes go on meanwhile.
+
+        ``target`` is a path, where the file appears whole and durable or not at all (one that is there is
+        replaced), or a binary stream, which need not seek. ``progress`` is told how many items are done, and of
+        how many. Raises StorageUnavailable and DiskFull for a path; what a stream raises comes through.
+        """
+
+    def backup_chunks(self, progress: Callable[[int, int], None] | None = None) -> Generator[bytes, None, BackupInfo]:
+        """Yield the bytes of a backup piece by piece; see ``backup``.
+
+        The gallery's moment is that of the first piece, and the catalog's log cannot shrink until the last.
+        ``close`` of the generator gives up. The store's own ``close`` waits for either.
+        """
+
+    def interrupt(self) -> None:
+        """End what takes long in the background and in ``rebuild`` soon, for good: the store is to be closed."""
 
     def snapshot(self) -> None:
         """Write the index beside the catalog, so that the next start need not rebuild it."""

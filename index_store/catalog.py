@@ -8,6 +8,7 @@ WAL lets them go on beside the writer.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,7 +34,7 @@ from index_store.base import (
 )
 from index_store.faults import storage_faults
 from index_store.hamming import Rows
-from index_store.ids import first_number, format_id, parse_id
+from index_store.ids import first_number, format_id, format_ids, parse_id
 from index_store.validation import decode_metadata
 
 SCHEMA = 2
@@ -58,6 +59,8 @@ CREATE TABLE snapshot (
     token TEXT PRIMARY KEY, last_row INTEGER NOT NULL, last_removal INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +108,17 @@ class Catalog:
     ``transaction``, are for one thread at a time.
     """
 
-    def __init__(self, folder: Path, bits: int | None, fingerprint: str | None) -> None:
+    def __init__(self, folder: Path, bits: int | None, fingerprint: str | None, *, adopt: bool = False) -> None:
         """Open the catalog in ``folder``, or make one for codes of ``bits`` bits.
 
+        With ``adopt``, one of the same bits whose model is unknown takes ``fingerprint`` as its own.
         Raises GalleryNotFound if there is none and ``bits`` is None, FingerprintMismatch, UnknownSchema.
         """
         self._folder = folder
         with storage_faults(folder):
             self._db = self._connect(cache_kib=8192)
             try:
-                self.state = self._open(bits, fingerprint)
+                self.state = self._open(bits, fingerprint, adopt)
             except BaseException:
                 self._db.close()
                 raise
@@ -132,7 +136,7 @@ class Catalog:
                 raise
         return db
 
-    def _open(self, bits: int | None, fingerprint: str | None) -> State:
+    def _open(self, bits: int | None, fingerprint: str | None, adopt: bool) -> State:
         (mode,) = self._db.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise StorageUnavailable(f"SQLite cannot keep a write-ahead log in {self._folder}: use a local disk")
@@ -145,11 +149,16 @@ class Catalog:
                 raise GalleryNotFound(f"{self._folder} holds no gallery: give the bits of its codes to make one")
             self._create(bits, fingerprint)
         self._upgrade()
-        state = self._read_state()
+        state = self._read_state(self._db)
         if (bits is not None and bits != state.bits) or fingerprint not in (None, state.fingerprint):
-            raise FingerprintMismatch(
+            mismatch = FingerprintMismatch(
                 state.fingerprint, fingerprint, stored_bits=state.bits, given_bits=bits or state.bits
             )
+            if not (adopt and mismatch.adoptable):
+                raise mismatch
+            self._db.execute("UPDATE gallery SET fingerprint = ?", (fingerprint,))  # its own transaction
+            logger.info("the codes in %s are taken to be of model %s from now on", self._folder, fingerprint)
+            state = self._read_state(self._db)
         return state
 
     def _create(self, bits: int, fingerprint: str | None) -> None:
@@ -176,15 +185,22 @@ class Catalog:
             _roll_back(self._db)
             raise
 
-    def _read_state(self) -> State:
-        (schema,) = self._db.execute("SELECT schema FROM gallery").fetchone()
+    def _read_state(self, db: sqlite3.Connection) -> State:
+        (schema,) = db.execute("SELECT schema FROM gallery").fetchone()
         if schema != SCHEMA:
             raise UnknownSchema(
                 f"the catalog in {self._folder} has schema {schema}; this version knows schema {SCHEMA}: "
                 "use the version of shitu-hash that wrote it"
             )
         columns = "bits, fingerprint, method, last_row, last_removal, last_id, (SELECT count(*) FROM item)"
-        return State(*self._db.execute(f"SELECT {columns} FROM gallery").fetchone())
+        return State(*db.execute(f"SELECT {columns} FROM gallery").fetchone())
+
+    def settle(self) -> None:
+        """Bring what the write-ahead log holds into the catalog's own file, durably."""
+        with storage_faults(self._folder):
+            busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise StorageUnavailable(f"the catalog in {self._folder} is in use by another process")
 
     def close(self) -> None:
         """Close every connection, once those in use have been given back."""
@@ -206,6 +222,11 @@ class Catalog:
             return [_item(row) for row in self._read(sql, (after, limit))]
         sql = f"SELECT {_COLUMNS} FROM item WHERE label = ? AND id > ? ORDER BY id LIMIT ?"
         return [_item(row) for row in self._read(sql, (label, after, limit))]
+
+    def in_order(self, row: int, limit: int) -> list[tuple[int, Item]]:
+        """Return at most ``limit`` (row, item) with rows above ``row``, by row."""
+        found = self._read(f"SELECT row, {_COLUMNS} FROM item WHERE row > ? ORDER BY row LIMIT ?", (row, limit))
+        return [(each[0], _item(each[1:])) for each in found]
 
     def has_source(self, source: str) -> bool:
         """Say whether any item has this source."""
@@ -251,6 +272,19 @@ class Catalog:
         rows = self._read("SELECT last_row, last_removal FROM snapshot WHERE token = ?", (token,))
         return Position(*rows[0]) if rows else None
 
+    @contextmanager
+    def moment(self) -> Iterator[Moment]:
+        """Read the catalog as it is at one moment, while others go on to change it.
+
+        Meanwhile the write-ahead log cannot be emptied, so it grows by what is changed.
+        """
+        with self._readers.borrow() as db, storage_faults(self._folder):
+            db.execute("BEGIN")
+            try:
+                yield Moment(db, self._read_state(db))
+            finally:
+                _roll_back(db)
+
     def _read(self, sql: str, values: Sequence[Any]) -> list[Any]:
         with self._readers.borrow() as db, storage_faults(self._folder):
             return db.execute(sql, values).fetchall()
@@ -294,7 +328,7 @@ class Catalog:
             # A disk that failed, or an interrupt, does not tell whether the change was still taken.
             _roll_back(self._db)
             with suppress(sqlite3.Error):
-                actual = self._read_state()
+                actual = self._read_state(self._db)
                 self.state = self.state if actual == self.state else actual
             raise
 
@@ -349,6 +383,27 @@ class Catalog:
         return stage
 
 
+class Moment:
+    """The catalog at one moment. What it yields must be read inside the block that gave it."""
+
+    def __init__(self, db: sqlite3.Connection, state: State) -> None:
+        """Read in a transaction that was begun."""
+        self._db = db
+        self.state = state
+
+    def codes(self) -> Iterator[bytes]:
+        """Yield every code, in the order of the rows."""
+        with closing(self._db.execute("SELECT code FROM item ORDER BY row")) as found:
+            for (code,) in found:
+                yield code
+
+    def items(self) -> Iterator[tuple[str, str, str | None, str | None, int]]:
+        """Yield (id, label, metadata text, source, created at in ms) of every item, in the order of the rows."""
+        columns = "id, label, metadata, source, created_at"
+        with closing(self._db.execute(f"SELECT {columns} FROM item ORDER BY row")) as found:
+            yield from found
+
+
 class Transaction:
     """Changes to a catalog that become durable together."""
 
@@ -364,7 +419,7 @@ class Transaction:
         while blocked := self._last_between(number, number + count - 1, taken):
             number = blocked + 1  # somebody chose an id of ours: an import from another gallery, say
         self.state = replace(self.state, last_id=number + count - 1)
-        return [format_id(value) for value in range(number, number + count)]
+        return format_ids(number, count)
 
     def _last_between(self, first: int, last: int, taken: set[str]) -> int | None:
         bounds = (format_id(first), format_id(last))

@@ -18,17 +18,21 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeGuard, cast
+from typing import Any, BinaryIO, TypeGuard, cast
 
 import numpy as np
 
 from index_store.background import BackgroundJob
+from index_store.backup import stream_backup, write_backup
 from index_store.base import (
+    UNKNOWN_FINGERPRINT,
     Added,
+    BackupInfo,
     Codes,
     Existing,
     GalleryClosed,
@@ -52,8 +56,10 @@ from index_store.base import (
 from index_store.catalog import FILE_NAME, Catalog, NewItem, Position, format_time
 from index_store.enrolment import Candidate, answer, check_item, decide
 from index_store.faults import storage_faults
+from index_store.folders import make_folder
 from index_store.hamming import (
     Chunk,
+    GpuFailed,
     HammingIndex,
     Hits,
     IndexOptions,
@@ -64,9 +70,11 @@ from index_store.hamming import (
     build,
     make_index,
     plan,
+    why_no_gpu,
 )
 from index_store.locks import FolderLock, ReadWriteLock
 from index_store.recovery import SNAPSHOT_NAME, build_flat, catch_up, load_index, read_pairs
+from index_store.restore import remove_leftovers
 from index_store.snapshot import SnapshotWriter, sync_folder
 from index_store.validation import (
     check_bits,
@@ -81,6 +89,7 @@ from index_store.validation import (
 _QUERIES_AT_ONCE = 64  # so that a large batch of queries lets writers in between
 _OPTIMISTIC_TRIES = 2
 _SOURCES_AT_ONCE = 1000
+_ITEMS_AT_ONCE = 1000
 _PROBE_BYTES = 64 * 1024
 
 logger = logging.getLogger(__name__)
@@ -96,6 +105,7 @@ def open_gallery(
     *,
     threads: int | None = None,
     options: IndexOptions | None = None,
+    adopt: bool = False,
 ) -> LocalGalleryStore:
     """Open the gallery in the folder ``path`` and own it until it is closed.
 
@@ -105,20 +115,28 @@ def open_gallery(
     holds, Flat serves until it is built, in the background. ``threads`` is the most that one search may use
     (None: as many as there are processors); ``options`` say how indexes are made.
 
+    ``adopt`` is the caller's word that the model ``fingerprint`` made the codes of a gallery that does not know
+    its model (None or "unknown", as after an import): the fingerprint becomes the gallery's, durably, and later
+    openings need no word. Nothing can check it; if it is wrong, searches find nonsense until a recoding. A
+    gallery that knows its model, or whose codes have other ``bits``, is refused as ever. Needs both.
+
     Raises GalleryNotFound, GalleryLocked, FingerprintMismatch, UnknownSchema, InvalidQuery,
     StorageUnavailable (a read-only folder, a damaged catalog) and DiskFull.
     """
     chosen = None if method is None else check_method(method)
-    options = options or IndexOptions()
+    options = _usable(options or IndexOptions())
+    if adopt and (bits is None or fingerprint in (None, UNKNOWN_FINGERPRINT)):
+        raise InvalidQuery("to adopt a gallery, give the bits and the fingerprint of the model that made its codes")
     threads = len(os.sched_getaffinity(0)) if threads is None else check_positive("threads", threads)
     folder = Path(path).absolute()
     with ExitStack() as undo:
         _prepare_folder(folder, None if bits is None else check_bits(bits))
         owner = FolderLock(folder)
         undo.callback(owner.release)
-        catalog = Catalog(folder, bits, fingerprint)
+        catalog = Catalog(folder, bits, fingerprint, adopt=adopt)
         undo.callback(catalog.close)
         with storage_faults(folder):
+            remove_leftovers(folder)
             sync_folder(folder)
         if chosen not in (None, catalog.state.method):
             with catalog.transaction() as change:
@@ -129,16 +147,22 @@ def open_gallery(
     return store
 
 
+def _usable(options: IndexOptions) -> IndexOptions:
+    """Return the options without a GPU if there is none."""
+    reason = why_no_gpu() if options.gpu else None
+    if reason is None:
+        return options
+    logger.warning("the index was to be searched on a GPU, but the CPU searches: %s", reason)
+    return replace(options, gpu=False)
+
+
 def _prepare_folder(folder: Path, bits: int | None) -> None:
     with storage_faults(folder):
         if bits is None and not (folder / FILE_NAME).is_file():
             raise GalleryNotFound(f"{folder} holds no gallery: give the bits of its codes to make one")
         if folder.exists() and not folder.is_dir():
             raise StorageUnavailable(f"{folder} is not a folder: name a folder for the gallery")
-        new = [folder, *folder.parents][: [path.exists() for path in (folder, *folder.parents)].index(True)]
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in new:
-            sync_folder(path.parent)
+        make_folder(folder)
 
 
 class LocalGalleryStore:
@@ -476,6 +500,14 @@ class LocalGalleryStore:
         self._check_open()
         return self._catalog.get(item_id) if _may_be_id(item_id) else None
 
+    def in_order(self) -> Iterator[Item]:
+        """Walk over every item in the order of storage."""
+        self._check_open()
+        row = 0
+        while found := self._catalog.in_order(row, _ITEMS_AT_ONCE):
+            yield from (item for _, item in found)
+            row = found[-1][0]
+
     def has_source(self, source: str) -> bool:
         """Say whether any item has this source."""
         self._check_open()
@@ -501,6 +533,18 @@ class LocalGalleryStore:
         return Page(items[:limit], _encode_cursor(cast(str, items[limit - 1].id)))
 
     # Maintenance
+
+    def backup(
+        self, target: str | os.PathLike[str] | BinaryIO, progress: Callable[[int, int], None] | None = None
+    ) -> BackupInfo:
+        """Write the gallery as it is at one moment to a file."""
+        self._check_open()
+        return write_backup(self._catalog, target, progress)
+
+    def backup_chunks(self, progress: Callable[[int, int], None] | None = None) -> Generator[bytes, None, BackupInfo]:
+        """Yield the bytes of a backup piece by piece."""
+        self._check_open()
+        return stream_backup(self._catalog, progress)
 
     def rebuild(
         self,
@@ -540,6 +584,10 @@ class LocalGalleryStore:
                 self._put_index(index)
                 self._changes = max(self._changes, len(index))  # the snapshot there is has another index
             tell(1.0)
+        except GpuFailed as error:
+            logger.warning("the CPU searches from now on: %s", error)
+            self._options = replace(self._options, gpu=False)
+            return
         except (MemoryError, OverflowError) as error:
             raise StorageUnavailable(f"no {kind} index can be built ({error}): there is too little memory") from error
         finally:
@@ -635,9 +683,13 @@ class LocalGalleryStore:
             change.forget_before(token, state.position)
             self._changes -= changes
 
+    def interrupt(self) -> None:
+        """Let a rebuild or upkeep under way end soon."""
+        self._closing.set()
+
     def close(self) -> None:
         """Wait for calls under way, snapshot, and give the folder free."""
-        self._closing.set()
+        self.interrupt()
         self._upkeep.stop()
         with self._maintenance:
             if self._closed:
@@ -690,7 +742,7 @@ def _new_item(candidate: Candidate, ids: Iterator[str], created_ms: int) -> NewI
 
 
 def _as_stored(candidates: Sequence[Candidate], news: Sequence[NewItem]) -> Items:
-    times = {new.created_ms: format_time(new.created_ms) for new in news}
+    times = {created_ms: format_time(created_ms) for created_ms in {new.created_ms for new in news}}
     return [
         Item(new.id, new.label, new.code, candidate.item.metadata, new.source, times[new.created_ms])
         for candidate, new in zip(candidates, news, strict=True)
@@ -711,13 +763,10 @@ def _distinct_rows(hits: Sequence[Hits]) -> list[int]:
 
 def _best(hits: Hits, described: dict[int, tuple[str, str, str | None]], top_k: int) -> list[Match]:
     """Return the first ``top_k`` by (distance, id). Ids are compared as text, which is as UTF-8 bytes."""
-    found = sorted(
-        [
-            (distance, *described[row])
-            for distance, row in zip(hits.distances.tolist(), hits.rows.tolist(), strict=True)
-        ],
-        key=lambda match: match[:2],
-    )
+    found = [
+        (distance, *described[row]) for distance, row in zip(hits.distances.tolist(), hits.rows.tolist(), strict=True)
+    ]
+    found.sort()  # an id comes once, so nothing behind it is compared
     return [
         Match(item_id, label, distance, decode_metadata(metadata))
         for distance, item_id, label, metadata in found[:top_k]

@@ -22,14 +22,24 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         """Take the folder. Raises GalleryLocked if it is owned, StorageUnavailable if it is not writable."""
         self.folder = folder
+        self._path = folder / "lock"
+        while not self._open_and_take(folder):
+            pass  # the file was removed by its owner between the two
+
+    def _open_and_take(self, folder: Path) -> bool:
+        """Take the folder; False if what was taken is not the folder's file any more."""
         with storage_faults(folder):
-            self._fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             with storage_faults(folder):
                 self._take(folder)
+                current = os.fstat(self._fd).st_nlink > 0
         except BaseException:
             os.close(self._fd)
             raise
+        if not current:
+            os.close(self._fd)
+        return current
 
     def _take(self, folder: Path) -> None:
         try:
@@ -43,8 +53,10 @@ class FolderLock:
         # In place and of one length, so that it needs no room on a full disk.
         os.pwrite(self._fd, f"{os.getpid():<19}\n".encode(), 0)
 
-    def release(self) -> None:
-        """Give the folder free. The file stays: removing it would race with the next owner."""
+    def release(self, *, remove: bool = False) -> None:
+        """Give the folder free. The file stays, unless the folder is to be left as it was found."""
+        if remove:
+            self._path.unlink(missing_ok=True)
         os.close(self._fd)
 
 

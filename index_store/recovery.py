@@ -89,8 +89,8 @@ def _read_snapshot(path: Path, catalog: Catalog, threads: int, options: IndexOpt
     state = catalog.state
     with open_snapshot(path) as reader:
         header = reader.header
-        if (header.bits, header.fingerprint) != (state.bits, state.fingerprint):
-            raise CorruptSnapshot("it belongs to another model")
+        if header.bits != state.bits:
+            raise CorruptSnapshot("it holds codes of another length")
         position = catalog.snapshot_position(header.token)
         if position is None or position != Position(header.last_row, header.last_removal):
             raise CorruptSnapshot("it is not of this catalog's history")

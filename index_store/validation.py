@@ -14,6 +14,7 @@ METHODS: tuple[Method, ...] = ("Flat", "IVF", "HNSW32", "auto")
 MAX_LABEL_CHARACTERS = 512
 MAX_METADATA_BYTES = 64 * 1024
 MAX_SOURCE_CHARACTERS = 4096
+_METADATA = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -61,7 +62,7 @@ def encode_metadata(metadata: object) -> str | None:
     if not metadata:
         return None
     try:
-        text = json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _METADATA.encode(metadata)
         size = len(text.encode())
         if json.loads(text) != metadata:
             raise InvalidItem("metadata must be a JSON object: texts as keys, lists rather than tuples")

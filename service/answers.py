@@ -32,8 +32,12 @@ def index_answer(stats: IndexStats, *, rebuild_progress: float | None, rebuild_e
     """Describe the index, and the rebuild under way or the last one."""
     return IndexAnswer(
         method=stats.method,
+        serving=stats.serving,
+        reason=stats.reason,
+        parameters=stats.parameters,
         bits=stats.bits,
         items=stats.items,
+        recent_items=stats.recent,
         bytes=stats.bytes,
         model_fingerprint=stats.model_fingerprint,
         rebuild_progress=rebuild_progress,

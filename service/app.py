@@ -23,9 +23,10 @@ documents (RFC 9457) with a stable `code`.
 _LINGER_S = 10.0
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, *, adopt: bool = False) -> FastAPI:
     """Make the application; models and gallery are opened when its lifespan begins.
 
+    ``adopt`` is the caller's word that the model of the settings made the codes of a gallery of unknown model.
     The lifespan raises StartupError if it cannot start; its text says what to do.
     """
     metrics = Metrics()
@@ -33,7 +34,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="shitu-hash",
         version=version("shitu-hash"),
         description=_DESCRIPTION,
-        lifespan=_lifespan(settings, metrics),
+        lifespan=_lifespan(settings, metrics, adopt),
         redirect_slashes=False,
         redoc_url=None,
     )
@@ -47,10 +48,12 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _lifespan(settings: Settings, metrics: Metrics) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _lifespan(
+    settings: Settings, metrics: Metrics, adopt: bool
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        running = await runtime.start(settings, metrics)
+        running = await runtime.start(settings, metrics, adopt=adopt)
         metrics.describe(
             {
                 "version": app.version,

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from service.commands import gallery
+from service.commands import exchange, gallery, transfer
 from service.commands.access import Query
 from service.commands.options import (
     ConfigOption,
@@ -64,6 +64,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="First steps:  shitu gallery add cola.jpg --label Cola   then   shitu search shelf.jpg   or   shitu serve",
 )
+exchange.add_commands(gallery.app)
+transfer.add_commands(gallery.app)
 app.add_typer(gallery.app, name="gallery")
 
 
@@ -131,6 +133,12 @@ def serve(
         bool | None, typer.Option("--keep-images/--forget-images", help="Keep enrolled pictures for `gallery rehash`.")
     ] = None,
     log_level: Annotated[str | None, typer.Option(metavar="debug|info|warning|error", help="(info)")] = None,
+    adopt: Annotated[
+        bool,
+        typer.Option(
+            "--adopt", help="Vouch, once, that this model made the codes of a gallery that does not know (an import)."
+        ),
+    ] = False,
 ) -> None:
     """Run the service until Ctrl-C or SIGTERM, which finish what was accepted.
 
@@ -152,7 +160,11 @@ def serve(
         keep_images=keep_images,
         log_level=log_level,
     )
-    run_service(settings, lambda address: print(f"shitu is ready at {address} (try {address}/docs)", flush=True))
+    run_service(
+        settings,
+        lambda address: print(f"shitu is ready at {address} (try {address}/docs)", flush=True),
+        adopt=adopt,
+    )
 
 
 @app.command(
@@ -169,6 +181,12 @@ def search(
     ] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", "-k", min=1, max=1000, help="Most matches an object.")] = None,
     label: Annotated[str | None, typer.Option("--label", "-l", help="Only items with exactly this label.")] = None,
+    nprobe: Annotated[
+        int | None, typer.Option("--nprobe", min=1, help="Lists that an IVF index looks at: more find more, slower.")
+    ] = None,
+    ef_search: Annotated[
+        int | None, typer.Option("--ef-search", min=1, help="Candidates that an HNSW32 index keeps: likewise.")
+    ] = None,
     whole: Annotated[bool, typer.Option("--whole", help="Take the whole picture as the object: no detection.")] = False,
     whole_image: Annotated[
         bool | None,
@@ -207,6 +225,8 @@ def search(
         label=label,
         detect=False if whole else None,
         whole_image=whole_image,
+        nprobe=nprobe,
+        ef_search=ef_search,
     )
     with open_gallery_access(server, data_dir, config, device) as access:
         answer = access.search(query)

@@ -122,11 +122,19 @@ class InvalidFields(RequestError):
 class ModelMismatch(ServiceError):
     """The codes in the gallery were made by another model than the one that is loaded."""
 
-    def __init__(self, stored: str, loaded: str) -> None:
-        """Take the fingerprints of the gallery's model and of the loaded one."""
+    def __init__(self, stored: str, loaded: str, *, adoptable: bool = False) -> None:
+        """Take the fingerprints of the gallery's model and of the loaded one.
+
+        ``adoptable`` is whether the gallery's is unknown, so that it may be the loaded one.
+        """
+        remedy = (
+            "if it made them, start once with `shitu serve --adopt`; if not, start the service with the model that did"
+            if adoptable
+            else "start the service with the model of the gallery"
+        )
         super().__init__(
-            f"the codes in the gallery are of model {stored}, the loaded model is {loaded}: start the service with "
-            "the model of the gallery, or make the codes again with `shitu gallery rehash`"
+            f"the codes in the gallery are of model {stored}, the loaded model is {loaded}: {remedy}, or make the "
+            "codes again with `shitu gallery rehash`"
         )
         self.stored = stored
         self.loaded = loaded

@@ -1,7 +1,8 @@
-"""Models as the settings ask for them, and what follows from the two together."""
+"""Models and the gallery as the settings ask for them, and what follows from the two together."""
 
 from __future__ import annotations
 
+from index_store import GalleryStore, open_gallery
 from models.inference import Detector, Hasher
 
 from .errors import StartupError
@@ -45,6 +46,25 @@ def load_detector(settings: Settings) -> Detector | None:
         threads=settings.cpu_threads,
         onednn=settings.enable_mkldnn,
         preprocessing=settings.det_preprocess,
+    )
+
+
+def open_store(
+    settings: Settings, bits: int | None = None, fingerprint: str | None = None, *, adopt: bool = False
+) -> GalleryStore:
+    """Open the gallery; with ``bits``, make it if there is none. ``adopt`` is as in ``open_gallery``.
+
+    Raises:
+        index_store.GalleryError: see ``open_gallery``.
+    """
+    return open_gallery(
+        settings.data_dir,
+        bits,
+        settings.index_method,
+        fingerprint,
+        threads=settings.cpu_threads,
+        options=settings.index_options,
+        adopt=adopt,
     )
 
 

@@ -84,27 +84,31 @@ def answers(
     example: Any = None,
     also: Mapping[int, str] | None = None,
     pictures: Sequence[str] = (),
+    file: str | None = None,
 ) -> dict[int | str, dict[str, Any]]:
     """Describe the answers of a route: ``responses``.
 
     Args:
-        model: of the good answer; None: it has no content.
+        model: of the good answer; None: it has no content, or is a file.
         problems: statuses of the problem documents, beside 500.
         status: of the good answer.
         description: of the good answer.
         example: of the good answer.
         also: further statuses with the same model, and what they mean.
         pictures: media types of the picture that may come in the place of ``model``.
+        file: media type of a good answer that is a file.
     """
     described: dict[int | str, dict[str, Any]] = {}
+    binary = {"schema": {"type": "string", "format": "binary"}}
     for good, text in {status: description, **(also or {})}.items():
         described[good] = {"description": text, "headers": _REQUEST_ID_HEADER}
         if model is not None:
             content: dict[str, Any] = {"schema": _ref(model)}
             if example is not None:
                 content["example"] = example
-            binary = {"schema": {"type": "string", "format": "binary"}}
             described[good]["content"] = {"application/json": content, **dict.fromkeys(pictures, binary)}
+        elif file is not None:
+            described[good]["content"] = {file: binary}
     for bad in sorted({*problems, 500}):
         described[bad] = _problems(bad)
     return described

@@ -23,12 +23,16 @@ class Query:
         top_k: most matches an object.
         label: only items with exactly this label; None: all.
         explain: also find the closest item outside the radius.
+        nprobe: inverted lists that an IVF index looks at; None: its default.
+        ef_search: candidates that an HNSW32 index keeps; None: its default.
     """
 
     hamming_radius: int
     top_k: int
     label: str | None = None
     explain: bool = False
+    nprobe: int | None = None
+    ef_search: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,10 +111,11 @@ class Recognizer:
             index_store.GalleryError.
         """
         with times.measure("search"):
-            results = self._store.search(codes, query.hamming_radius, query.top_k, label=query.label)
+            effort = {"nprobe": query.nprobe, "ef_search": query.ef_search}
+            results = self._store.search(codes, query.hamming_radius, query.top_k, query.label, **effort)
             outside: Sequence[Match | None] = [None] * len(results)
             if query.explain:
-                outside = self._store.nearest(codes, query.hamming_radius, label=query.label)
+                outside = self._store.nearest(codes, query.hamming_radius, query.label, **effort)
         objects = [
             RecognizedObject(candidate, code.tobytes(), result.matches, result.truncated, nearest)
             for candidate, code, result, nearest in zip(candidates, codes, results, outside, strict=True)

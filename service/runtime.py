@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from functools import partial
 
-from index_store import FingerprintMismatch, GalleryError, GalleryStore, open_gallery
+from index_store import UNKNOWN_FINGERPRINT, FingerprintMismatch, GalleryError, GalleryStore
 from models.inference import Hasher, ModelError
 
 from .admission import Admission
@@ -19,7 +19,7 @@ from .batching import WorkerPool
 from .enrolment import Enroller
 from .errors import ModelMismatch, StartupError
 from .images import PictureDecoder
-from .loading import choose_radius, load_detector, load_hasher
+from .loading import choose_radius, load_detector, load_hasher, open_store
 from .metrics import Metrics
 from .pictures import KeptPictures
 from .readiness import Canary, Readiness
@@ -33,6 +33,8 @@ _STORAGE_THREADS = 4
 _BATCHES = 2  # batch requests whose bodies may be in memory; further ones wait, unread
 _BATCHES_WAITING = 8  # enough to keep the two above busy; further ones are refused
 _BATCH_RETRY_AFTER_S = 5  # about what one batch takes
+_BACKUPS = 2  # each keeps the catalog's log from shrinking for as long as its client takes
+_BACKUP_RETRY_AFTER_S = 30
 _SWEEP = "picture sweep"
 
 
@@ -65,6 +67,7 @@ class Runtime:
     admission: Admission
     batch_admission: Admission  # of their own, so that waiting batches never use up the permits of searches
     batch_slots: asyncio.Semaphore
+    backup_admission: Admission
     rebuild_error: str | None = None
     stopping: bool = False
     started_at: float = field(default_factory=time.time)
@@ -72,7 +75,11 @@ class Runtime:
     @property
     def requests_under_way(self) -> int:
         """How many requests are admitted, batches that wait among them."""
-        return self.admission.under_way + self.batch_admission.under_way
+        return sum(admission.under_way for admission in self._admissions)
+
+    @property
+    def _admissions(self) -> tuple[Admission, ...]:
+        return self.admission, self.batch_admission, self.backup_admission
 
     def require_model(self) -> None:
         """Raise ModelMismatch if the gallery's codes are of another model than the loaded one."""
@@ -98,12 +105,13 @@ class Runtime:
         """Not ready, no admission, finish what was accepted (up to a deadline), snapshot, close."""
         deadline = time.monotonic() + self.settings.drain_timeout_s
         self.stopping = True
-        admissions = (self.admission, self.batch_admission)
+        admissions = self._admissions
         for admission in admissions:
             admission.stop()
         if not all(await asyncio.gather(*(each.drained(self.settings.drain_timeout_s) for each in admissions))):
             _LOG.warning("stopping although %d requests are under way", self.requests_under_way)
         await self.background.stop()
+        self.store.interrupt()
         for pool in (self.inference, self.storage):
             left_s = max(1.0, deadline - time.monotonic())
             if not await asyncio.to_thread(pool.close, left_s):
@@ -112,10 +120,11 @@ class Runtime:
         _LOG.info("stopped")
 
 
-async def start(settings: Settings, metrics: Metrics) -> Runtime:
+async def start(settings: Settings, metrics: Metrics, *, adopt: bool = False) -> Runtime:
     """Load the hasher, recover the store, load the detector, warm up, open the queues.
 
-    The hasher comes before the store, since a new gallery takes its bits and fingerprint from it.
+    The hasher comes before the store, since a new gallery takes its bits and fingerprint from it. With ``adopt``, a
+    gallery of unknown model takes the hasher's fingerprint, too; any other gallery must be the hasher's.
 
     Raises:
         StartupError: something cannot be used; nothing is left open.
@@ -125,7 +134,7 @@ async def start(settings: Settings, metrics: Metrics) -> Runtime:
         hasher = await asyncio.to_thread(load_hasher, settings)
         _undo_what_paddle_sets(log_level)
         radius = choose_radius(settings, hasher.bits, hasher.recommended_radius)
-        store, mismatch = await asyncio.to_thread(_open_store, settings, hasher)
+        store, mismatch = await asyncio.to_thread(_open_store, settings, hasher, adopt)
     except (ModelError, GalleryError) as error:
         raise StartupError(str(error)) from error
     try:
@@ -180,6 +189,7 @@ async def _start(
         admission=Admission(settings.max_concurrent_requests),
         batch_admission=Admission(_BATCHES + _BATCHES_WAITING, "batches", _BATCH_RETRY_AFTER_S),
         batch_slots=asyncio.Semaphore(_BATCHES),
+        backup_admission=Admission(_BACKUPS, "backups", _BACKUP_RETRY_AFTER_S),
     )
     background.start(_SWEEP, _sweep(storage, pictures))
     _say(runtime)
@@ -199,13 +209,14 @@ def _undo_what_paddle_sets(log_level: int) -> None:
                 signal.signal(number, handler)
 
 
-def _open_store(settings: Settings, hasher: Hasher) -> tuple[GalleryStore, ModelMismatch | None]:
-    path, method, threads = settings.data_dir, settings.index_method, settings.cpu_threads
+def _open_store(settings: Settings, hasher: Hasher, adopt: bool) -> tuple[GalleryStore, ModelMismatch | None]:
     try:
-        return open_gallery(path, hasher.bits, method, hasher.fingerprint, threads=threads), None
+        return open_store(settings, hasher.bits, hasher.fingerprint, adopt=adopt), None
     except FingerprintMismatch as error:
-        mismatch = ModelMismatch(error.stored or "unknown", hasher.fingerprint)
-    return open_gallery(path, method=method, threads=threads), mismatch
+        if adopt:
+            raise StartupError(f"--adopt is only for galleries of unknown model and equal bits: {error}") from error
+        mismatch = ModelMismatch(error.stored or UNKNOWN_FINGERPRINT, hasher.fingerprint, adoptable=error.adoptable)
+    return open_store(settings), mismatch
 
 
 async def _sweep(storage: WorkerPool[None], pictures: KeptPictures) -> None:
@@ -224,7 +235,8 @@ def _say(runtime: Runtime) -> None:
     _LOG.info(runtime.model.hasher)
     _LOG.info(runtime.model.detector or "no detector: the whole picture is the object")
     stats = runtime.store.stats()
-    _LOG.info("gallery %s: %d items, %d bits, index %s", runtime.store.path, stats.items, stats.bits, stats.method)
+    _LOG.info("gallery %s: %d items of %d bits", runtime.store.path, stats.items, stats.bits)
+    _LOG.info("index: %s serves (%s)", stats.serving, stats.reason)
     if runtime.settings.api_keys_file is None:
         _LOG.warning("no API keys are configured: whoever reaches the port can read and change the gallery")
     if runtime.mismatch is not None:

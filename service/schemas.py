@@ -30,7 +30,7 @@ from pydantic import (
 from pydantic_core import from_json
 from typing_extensions import Self
 
-from index_store import MAX_LABEL_CHARACTERS, MAX_METADATA_BYTES
+from index_store import MAX_LABEL_CHARACTERS, MAX_METADATA_BYTES, Method
 
 from .errors import FieldProblem, InvalidFields, MalformedBody
 
@@ -161,6 +161,12 @@ class _SearchOptions(RequestModel):
         description="search the whole picture beside the detected boxes; it competes with them: of overlapping objects "
         "with a match the nearest stays. false: only where nothing is detected; unset: the service's default",
     )
+    nprobe: int | None = Field(
+        None, ge=1, le=10_000_000, description="inverted lists that an IVF index looks at; unset: the index's default"
+    )
+    ef_search: int | None = Field(
+        None, ge=1, le=100_000, description="candidates that an HNSW32 index keeps; unset: the index's default"
+    )
     explain: bool = Field(False, description="also tell what was dropped and what lay just outside the radius")
     annotate: bool = Field(
         False,
@@ -264,7 +270,7 @@ class BatchForm(_AddOptions):
 
 
 class BatchJson(_AddOptions):
-    """Enrol many pictures or ready-made codes; each item is checked on its own."""
+    """Enrol many pictures or ready-made codes; each item is checked on its own. Codes alone may be many more."""
 
     items: list[dict[str, Any]] = Field(min_length=1)
 
@@ -286,8 +292,8 @@ class DeleteJson(RequestModel):
 class RebuildJson(RequestModel):
     """Rebuild the index."""
 
-    method: Literal["Flat", "IVF", "HNSW32", "auto"] | None = Field(
-        None, description="kind of index; unset: the one there is. This version builds Flat only"
+    method: Method | None = Field(
+        None, description="kind of index, chosen and remembered from then on; unset: the one that is chosen"
     )
 
 
@@ -408,12 +414,16 @@ class RemovedAnswer(_Answer):
 class IndexAnswer(_Answer):
     """The search index."""
 
-    method: str
+    method: Method = Field(description="what was chosen")
+    serving: str = Field(description="kind of index that answers searches now: Flat, IVF or HNSW32")
+    reason: str = Field(description="why it is that one")
+    parameters: dict[str, int] = Field(description="what tunes it, with the values that hold unless a search says more")
     bits: int
     items: int
+    recent_items: int = Field(description="items still compared one by one until they are folded into lists or graph")
     bytes: int = Field(description="memory of the index")
     model_fingerprint: str | None = Field(description="of the model whose codes it holds")
-    rebuild_progress: float | None = Field(description="0 to 1 while a rebuild is under way, else null")
+    rebuild_progress: float | None = Field(description="0 to 1 while an index is being built, else null")
     rebuild_error: str | None = Field(description="why the last rebuild failed; null if it did not")
 
 

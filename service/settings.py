@@ -24,6 +24,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from index_store import METHODS, IndexOptions, Method
 from models.inference import STARTER_DETECTOR, STARTER_HASHER, Preprocessing
 
 from .config_file import FileSettings, read_config
@@ -62,7 +63,7 @@ def _expand(path: Path) -> Path:
 
 
 def _index_method(value: Any) -> Any:
-    names = {"flat": "Flat", "ivf": "IVF", "hnsw32": "HNSW32", "auto": "auto"}
+    names = {method.lower(): method for method in METHODS}
     return names.get(value.lower(), value) if isinstance(value, str) else value
 
 
@@ -136,8 +137,23 @@ class Settings(BaseSettings):
     )
     hash_batch_size: Annotated[int, Number] = Field(32, ge=1, le=1024, description="most crops hashed at a time")
 
-    index_method: Annotated[Literal["Flat", "IVF", "HNSW32", "auto"], BeforeValidator(_index_method)] = Field(
-        "Flat", description="kind of search index"
+    index_method: Annotated[Method, BeforeValidator(_index_method)] | None = Field(
+        None, description="kind of search index; unset: what was chosen for the gallery last, Flat for a new one"
+    )
+    index_device: Annotated[Literal["cpu", "gpu"], BeforeValidator(_lower)] = Field(
+        "cpu", description="where a Flat index compares codes; gpu: where Faiss has one, else the CPU, with a warning"
+    )
+    nlist: Annotated[int, Number] | None = Field(
+        None, ge=1, le=10_000_000, description="inverted lists of IVF; unset: by the number of items"
+    )
+    nprobe: Annotated[int, Number] | None = Field(
+        None, ge=1, description="inverted lists that a search looks at unless it says so itself; unset: a twentieth"
+    )
+    ef_construction: Annotated[int, Number] = Field(
+        100, ge=4, le=10_000, description="candidates that HNSW32 keeps while it links an item"
+    )
+    ef_search: Annotated[int, Number] = Field(
+        128, ge=1, le=100_000, description="candidates that HNSW32 keeps in a search unless it says so itself"
     )
     hamming_radius: Annotated[int, Number] | None = Field(
         None, ge=0, description="greatest distance of a match, inclusive; unset: what the model recommends"
@@ -155,7 +171,10 @@ class Settings(BaseSettings):
     max_upload_bytes: Annotated[int, Number] = Field(20 * 2**20, ge=1, description="largest picture file")
     max_pixels: Annotated[int, Number] = Field(50_000_000, ge=1, description="largest picture, width times height")
     max_batch_images: Annotated[int, Number] = Field(
-        256, ge=1, le=10_000, description="most pictures in one POST /gallery/batch"
+        256, ge=1, le=10_000, description="most items in one POST /gallery/batch with pictures"
+    )
+    max_batch_codes: Annotated[int, Number] = Field(
+        10_000, ge=1, le=100_000, description="most items in one POST /gallery/batch of codes alone"
     )
     max_batch_bytes: Annotated[int, Number] = Field(
         256 * 2**20, ge=1, description="largest body of POST /gallery/batch"
@@ -180,6 +199,17 @@ class Settings(BaseSettings):
         "new", description="what building from the gallery list does"
     )
     build_batch_size: Annotated[int, Number] = Field(32, ge=1, le=1024, description="pictures a step of a build")
+
+    @property
+    def index_options(self) -> IndexOptions:
+        """How indexes are made and searched."""
+        return IndexOptions(
+            nlist=self.nlist,
+            nprobe=self.nprobe,
+            ef_construction=self.ef_construction,
+            ef_search=self.ef_search,
+            gpu=self.index_device == "gpu",
+        )
 
     @classmethod
     def load(cls, config: Path | None = None, **overrides: Any) -> Settings:

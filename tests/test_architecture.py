@@ -43,7 +43,11 @@ FORBIDDEN = {
 }
 NOT_LOADED = ("models.training", "models.nets", "models.losses", "models.train", "models.export", "matplotlib")
 EXPORTS = {
-    "index_store": {"GalleryStore", "IndexStats", "Item", "Match", "Page", "SearchResult", "open_gallery"},
+    "index_store": {
+        *("GalleryStore", "IndexStats", "Item", "Match", "Page", "SearchResult", "open_gallery"),
+        *("ForeignGallery", "read_paddleclas", "write_paddleclas"),
+        *("BackupInfo", "check_backup", "restore_gallery"),
+    },
     "models.inference": {"Detector", "Hasher", "ModelError", "pack_bits"},
     "service.app": {"create_app"},
     "service.settings": {"Settings"},

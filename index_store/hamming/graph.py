@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index_store.base import Codes, CorruptSnapshot
-from index_store.hamming.base import BLOCK, Chunk, Distances, Rows, SearchParameters, Work
+from index_store.hamming.base import BLOCK, SPARE, Chunk, Distances, Rows, SearchParameters, Work
 from index_store.hamming.layered import Folding
 from index_store.hamming.rowmap import RowMap
 from index_store.hamming.segments import Segments
@@ -92,6 +92,10 @@ class Graph:
         positions = np.sort(self._positions.get(rows))
         positions = positions[positions >= 0]
         return self._rows[positions], self._codes()[positions]
+
+    def worth_asking(self, top_k: int, parameters: SearchParameters) -> int:
+        """Return as many as there are candidates anyway, but not too many."""
+        return min(top_k + SPARE, max(parameters.ef_search or self._ef_search, top_k + 1))
 
     def nearest(self, codes: Codes, k: int, parameters: SearchParameters) -> tuple[Distances, Rows]:
         """Return distances and rows (n, k) of the nearest it finds; -1 where it finds fewer."""

@@ -1,4 +1,4 @@
-"""An approximate index: a structure that holds most pairs, and recent ones beside it, searched one by one.
+"""A structure that holds most pairs, and recent ones beside it, searched one by one.
 
 Putting a code into a graph, or many codes into lists, takes too long to let searches wait for it. So a pair
 that is added is searched exhaustively at first, and a background thread folds the recent pairs into the
@@ -86,6 +86,9 @@ class Structure(Protocol):
     def read(self, rows: Rows) -> tuple[Rows, Codes]:
         """Return copies of those pairs of these rows that it holds, in any order."""
 
+    def worth_asking(self, top_k: int, parameters: SearchParameters) -> int:
+        """Return how many neighbours, above ``top_k``, to ask for so that ties at the last are mostly settled."""
+
     def nearest(self, codes: Codes, k: int, parameters: SearchParameters) -> tuple[Distances, Rows]:
         """Return distances and rows (n, k) of the k nearest it finds; -1 where it finds fewer."""
 
@@ -99,7 +102,7 @@ class Structure(Protocol):
         """Yield its parts; nothing is folded meanwhile, pairs may be removed between two of them."""
 
 
-class ApproximateIndex:
+class LayeredIndex:
     """A structure and the recent pairs beside it, as one index."""
 
     def __init__(self, structure: Structure, threads: int) -> None:
@@ -211,7 +214,7 @@ class ApproximateIndex:
 
     def _search_structure(self, codes: Codes, radius: int, top_k: int, parameters: SearchParameters) -> list[Hits]:
         available = len(self._structure)
-        k = min(top_k + SPARE, available)
+        k = min(self._structure.worth_asking(top_k, parameters), available)
         if not k or not len(codes):
             return [no_hits() for _ in range(len(codes))]
         all_distances, all_rows = self._structure.nearest(codes, k, parameters)
@@ -220,7 +223,7 @@ class ApproximateIndex:
             distances, rows = _found(all_d, all_r)
 
             def up_to(last: int, query: Codes = query) -> tuple[Rows, Distances]:
-                d, r = self._until(query[None], last, k, parameters)
+                d, r = self._until(query[None], last, k * _GROWTH, parameters)
                 end = int(np.searchsorted(d, last, side="right"))
                 return r[:end], d[:end]
 

@@ -21,6 +21,7 @@ _FEW = 40_000  # items up to which the reference's rule, N / 8 lists, is followe
 _OUTGROWN = 4  # times more or fewer items than the lists were trained for
 _LOCKED_AT_ONCE = 64  # pairs that go in while searches wait; a fraction of a millisecond
 _SHIFT = 32  # a place is the list's number and the position in it
+_SPARE = 16
 _DEFAULT_SHARE = 20  # of the lists is searched, one in so many
 _kernels: Any = faiss  # its type stubs do not know the binary kernels
 
@@ -147,6 +148,10 @@ class InvertedLists:
             found_rows[done:end], found_codes[done:end] = own_rows[offsets], own_codes[offsets]
             done = end
         return found_rows, found_codes
+
+    def worth_asking(self, top_k: int, parameters: SearchParameters) -> int:
+        """Return a few more than ``top_k``: many more make a search through lists a sixth slower."""
+        return top_k + _SPARE
 
     def nearest(self, codes: Codes, k: int, parameters: SearchParameters) -> tuple[Distances, Rows]:
         """Return distances and rows (n, k) of the nearest in the lists searched; -1 where there are fewer."""

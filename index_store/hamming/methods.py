@@ -8,11 +8,14 @@ from dataclasses import dataclass, fields
 from index_store.base import Method
 from index_store.hamming.base import Chunk, HammingIndex, Work
 from index_store.hamming.flat import FlatIndex
+from index_store.hamming.gpu import GpuFlat
 from index_store.hamming.graph import Graph
-from index_store.hamming.layered import ApproximateIndex, Structure
+from index_store.hamming.layered import LayeredIndex, Structure
 from index_store.hamming.lists import InvertedLists, choose_nlist
 from index_store.hamming.segments import Segments
 from index_store.validation import check_positive
+
+_GPU_FROM = 1_024  # items; fewer take a CPU less time than a GPU needs to begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,7 @@ class IndexOptions:
     ``ef_construction`` is how many candidates a graph keeps while it links a node, ``ef_search`` how many
     while it is searched. ``ivf_from`` and ``hnsw_from`` are the items from which lists and a graph are made;
     below them comparing with every code is as fast, and exact. ``auto_from`` is where ``auto`` leaves Flat.
+    ``gpu`` lets a GPU compare with every code, if Faiss has one.
 
     Raises InvalidQuery for a number below 1.
     """
@@ -35,12 +39,13 @@ class IndexOptions:
     ivf_from: int = 4_096
     hnsw_from: int = 1_024
     auto_from: int = 200_000
+    gpu: bool = False
 
     def __post_init__(self) -> None:
         """Check every number."""
         for each in fields(self):
             value = getattr(self, each.name)
-            if value is not None:
+            if value is not None and each.name != "gpu":
                 check_positive(each.name, value)
 
 
@@ -58,21 +63,25 @@ def plan(method: Method, items: int, serving: str, options: IndexOptions) -> Pla
     A gallery that shrinks keeps its lists or graph until it has half of the items that they were made from,
     so that one that sways about the border is not built anew each time.
     """
-    if method == "auto":
-        return _plan_auto(items, serving, options)
+    flat = "Flat" if not options.gpu or items < _GPU_FROM else GpuFlat.method
     if method == "Flat":
-        return Plan("Flat", "Flat was chosen: exact, every code is compared")
-    least = max(options.ivf_from, options.nlist or 0) if method == "IVF" else options.hnsw_from
-    if items >= (least if serving == "Flat" else least // 2):
-        return Plan(method, f"{method} was chosen")
-    return Plan("Flat", f"{method} was chosen; it is made from {least:,} items on, until then Flat serves")
-
-
-def _plan_auto(items: int, serving: str, options: IndexOptions) -> Plan:
-    least = max(options.auto_from, options.nlist or 0)
-    if items >= (least if serving == "Flat" else least // 2):
-        return Plan("IVF", f"auto: with {least:,} items and more IVF is several times faster than comparing every code")
-    return Plan("Flat", f"auto: below {least:,} items comparing every code is fast, and exact")
+        return Plan(flat, f"{method} was chosen: exact, every code is compared")
+    least = {"auto": options.auto_from, "IVF": options.ivf_from, "HNSW32": options.hnsw_from}[method]
+    if method != "HNSW32":
+        least = max(least, options.nlist or 0)
+    kind = "IVF" if method == "auto" else method
+    enough = items >= (least // 2 if serving == kind else least)
+    if method == "auto":
+        reason = (
+            f"auto: from {least:,} items on IVF is several times faster than comparing every code"
+            if enough
+            else f"auto: below {least:,} items comparing every code is fast, and exact"
+        )
+    else:
+        reason = f"{method} was chosen"
+        if not enough:
+            reason += f"; it is made from {least:,} items on, and until then every code is compared"
+    return Plan(kind if enough else flat, reason)
 
 
 def make_index(bits: int, threads: int) -> HammingIndex:
@@ -81,8 +90,13 @@ def make_index(bits: int, threads: int) -> HammingIndex:
 
 
 def build(kind: str, pairs: Segments, threads: int, options: IndexOptions, work: Work) -> HammingIndex:
-    """Return an index of a kind that holds these pairs. Its searches use at most ``threads``."""
+    """Return an index of a kind that holds these pairs. Its searches use at most ``threads``.
+
+    Raises GpuFailed.
+    """
     structure: Structure
+    if kind == GpuFlat.method and len(pairs):
+        return LayeredIndex(GpuFlat(pairs, threads), threads)
     if kind == "Flat" or not len(pairs):
         index = FlatIndex(pairs.bits, threads)
         for rows, codes in pairs.blocks():
@@ -93,7 +107,7 @@ def build(kind: str, pairs: Segments, threads: int, options: IndexOptions, work:
         structure = InvertedLists.build(pairs, nlist, options.nprobe, threads, work)
     else:
         structure = Graph.build(pairs, options.ef_construction, options.ef_search, threads, work)
-    return ApproximateIndex(structure, threads)
+    return LayeredIndex(structure, threads)
 
 
 def load(
@@ -108,7 +122,7 @@ def load(
         structure = Graph.load(facts, _aside(chunks, recent), bits, options.ef_search, threads)
     else:
         return load_flat(chunks, bits, threads)
-    index = ApproximateIndex(structure, threads)
+    index = LayeredIndex(structure, threads)
     for chunk in recent:
         index.add(*chunk.columns)
     return index

@@ -9,12 +9,14 @@ Both speak in the JSON of the REST interface, so a command prints the same which
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 Json = dict[str, Any]
 OnDuplicate = Literal["add", "return", "reject"]
+Method = Literal["Flat", "IVF", "HNSW32", "auto"]
 
 
 class CommandError(Exception):
@@ -83,6 +85,8 @@ class Query:
     label: str | None = None
     detect: bool | None = None
     whole_image: bool | None = None
+    nprobe: int | None = None
+    ef_search: int | None = None
 
 
 class GalleryAccess(Protocol):
@@ -114,8 +118,11 @@ class GalleryAccess(Protocol):
     def info(self) -> Json:
         """Describe the index as ``GET /index`` does."""
 
-    def rebuild(self, method: str | None = None) -> Json:
-        """Build the search index anew and describe it."""
+    def rebuild(self, method: str | None, progress: Callable[[float], None]) -> Json:
+        """Build the search index anew, wait for it and describe it; ``progress`` is told the done part."""
+
+    def backup(self, target: Path | None, progress: Callable[[int, int | None], None]) -> Json:
+        """Write a backup to a file (None: to standard output) and say what it holds."""
 
     def close(self) -> None:
         """Let go of the gallery."""

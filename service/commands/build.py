@@ -16,8 +16,8 @@ from .access import CommandError, Enrolment, GalleryAccess, Json
 from .listing import Entry, Listing
 
 Operation = Literal["new", "append", "remove"]
-Progress = Callable[[int, int], None]
-"""Called with how many pictures are done, and of how many."""
+Progress = Callable[[int, int | None], None]
+"""Called with how many pictures (or items) are done, and of how many, if that is known."""
 
 
 @dataclass(frozen=True)

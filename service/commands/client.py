@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import httpx
 
-from .access import Enrolment, Json, OnDuplicate, Outcome, Query, ServerRefusal, ServerUnreachable
+from .access import CommandError, Enrolment, Json, OnDuplicate, Outcome, Query, ServerRefusal, ServerUnreachable
+from .build import Progress
 
 _PAGE = 1000
 _DELETE_AT_ONCE = 1000
@@ -18,6 +23,7 @@ _BATCH_BYTES = 16 * 2**20
 _BATCH_ITEMS = 64
 _RETRIES = 8
 _LONGEST_WAIT_S = 30.0
+_POLL_S = 0.25
 
 
 class RemoteGallery:
@@ -46,6 +52,8 @@ class RemoteGallery:
             "hamming_radius": query.hamming_radius,
             "top_k": query.top_k,
             "label": query.label,
+            "nprobe": query.nprobe,
+            "ef_search": query.ef_search,
             "detect": query.detect if query.picture is not None else None,
             "whole_image": query.whole_image if query.picture is not None else None,
         }
@@ -97,9 +105,52 @@ class RemoteGallery:
         """Describe the index through ``GET /index``."""
         return self._request("GET", "/index")
 
-    def rebuild(self, method: str | None = None) -> Json:
-        """Start ``POST /index/rebuild`` and return its answer."""
-        return self._request("POST", "/index/rebuild", json=_given({"method": method}))
+    def rebuild(self, method: str | None, progress: Callable[[float], None]) -> Json:
+        """Start ``POST /index/rebuild`` and ask ``GET /index`` until it is done; it goes on without us too."""
+        index = self._request("POST", "/index/rebuild", json=_given({"method": method}))
+        while index["rebuild_progress"] is not None:
+            progress(index["rebuild_progress"])
+            time.sleep(_POLL_S)
+            index = self.info()
+        if index["rebuild_error"] is not None:
+            raise CommandError(f"the rebuild failed, the old index serves: {index['rebuild_error']}")
+        return index
+
+    def item(self, item_id: str) -> Json:
+        """Read an item through ``GET /gallery/{id}``."""
+        return self._request("GET", f"/gallery/{item_id}")
+
+    def add_codes(self, items: Sequence[Json], on_duplicate: OnDuplicate) -> list[Json]:
+        """Enrol items with ready-made codes through ``POST /gallery/batch``; give its results."""
+        results: list[Json] = self._request(
+            "POST", "/gallery/batch", json={"items": list(items), "on_duplicate": on_duplicate}
+        )["results"]
+        return results
+
+    def backup(self, target: Path | None, progress: Progress) -> Json:
+        """Fetch ``GET /backup`` and check what came, before it takes its place in a file."""
+        from index_store import check_backup
+        from index_store.folders import whole_file
+
+        if target is None:
+            return {"bytes": self._download("/backup", sys.stdout.buffer, progress)}
+        with whole_file(target) as file:
+            self._download("/backup", file, progress)
+            file.flush()
+            return asdict(check_backup(file.name))
+
+    def _download(self, path: str, target: BinaryIO, progress: Progress) -> int:
+        """Write an answer's body to a stream as it comes; return its length."""
+        size = 0
+        with self._faults(), self._client.stream("GET", path) as response:
+            if not response.is_success:
+                response.read()
+                _json(response)
+            for piece in response.iter_bytes():
+                target.write(piece)
+                size += len(piece)
+                progress(size, None)
+        return size
 
     def close(self) -> None:
         """Close the connections."""
@@ -150,8 +201,13 @@ class RemoteGallery:
         return _json(response)
 
     def _send(self, method: str, path: str, arguments: dict[str, Any]) -> httpx.Response:
-        try:
+        with self._faults():
             return self._client.request(method, path, **arguments)
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise ServerUnreachable(f"no server answers at {self._url}: start one with `shitu serve`") from error
         except httpx.UnsupportedProtocol as error:

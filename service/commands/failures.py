@@ -23,7 +23,10 @@ def explain(error: Exception) -> tuple[str, int] | None:
         hint = "" if "--server" in str(error) else "; if that is a running service, use --server URL"
         return f"{error}{hint}", FAILED
     if isinstance(error, FingerprintMismatch):
-        return f"{error} (`shitu gallery rehash`)", FAILED
+        remedy = "`shitu gallery rehash`"
+        if error.adoptable:
+            remedy = f"`shitu serve --adopt` if the given model made the codes, else {remedy}"
+        return f"{error} ({remedy})", FAILED
     if isinstance(error, CommandError | ListingError | GalleryError | ModelError | ServiceError):
         return str(error), FAILED
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):

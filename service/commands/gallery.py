@@ -1,4 +1,4 @@
-"""``shitu gallery``: enrol, list, remove, build."""
+"""``shitu gallery``: enrol, list, remove, build; ``exchange`` adds import and export."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .access import CommandError, Enrolment, GalleryAccess, Json, OnDuplicate, ServerRefusal
+from .access import CommandError, Enrolment, GalleryAccess, Json, Method, OnDuplicate, ServerRefusal
 from .options import (
     ConfigOption,
     DataDirOption,
@@ -31,8 +31,9 @@ _SHOWN = 50
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Enrol pictures, list, remove, build from a PP-ShiTu list. Each command works on a data folder (--data-dir, "
-    "by default `data` or SHITU_DATA_DIR) or on a running service (--server URL).",
+    help="Enrol pictures, list, remove, build from a PP-ShiTu list, load codes, back up, restore, exchange galleries "
+    "with PaddleClas. Commands work on a data folder (--data-dir, by default `data` or SHITU_DATA_DIR) or, most of "
+    "them, on a running service (--server URL).",
 )
 
 
@@ -268,20 +269,34 @@ def info(
         print_facts(facts)
 
 
-@app.command(epilog="Example:  shitu gallery rebuild --data-dir data")
+@app.command(
+    epilog="Examples:  shitu gallery rebuild --method IVF --data-dir data   |   "
+    "shitu gallery rebuild --method auto --server http://localhost:8000"
+)
 def rebuild(
     *,
-    method: Annotated[str | None, typer.Option(metavar="Flat|IVF|HNSW32", help="Another kind of index.")] = None,
+    method: Annotated[
+        Method | None,
+        typer.Option(case_sensitive=False, help="Kind of index from now on; remembered with the gallery."),
+    ] = None,
     server: ServerOption = None,
     data_dir: DataDirOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Build the search index anew from the stored codes. A service goes on answering meanwhile."""
-    from .output import print_facts, print_json
+    """Build the search index anew from the stored codes, and wait for it.
 
-    with open_gallery_access(server, data_dir, config) as gallery:
-        facts = gallery.rebuild(method)
+    Flat compares with every code and is exact. IVF looks at the nearest of many lists, HNSW32 follows a graph of
+    neighbours: both miss a few items and are many times faster in large galleries. auto chooses by size. A service goes
+    on answering and enrolling meanwhile, also when this command is stopped.
+    """
+    from .output import print_facts, print_json, progress_bar
+
+    with (
+        open_gallery_access(server, data_dir, config) as gallery,
+        progress_bar("building, %", quiet=as_json) as progress,
+    ):
+        facts = gallery.rebuild(method, lambda part: progress(round(part * 100), 100))
     if as_json:
         print_json(facts)
     else:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -15,13 +19,12 @@ from index_store import (
     InvalidItem,
     Item,
     ItemNotFound,
-    open_gallery,
 )
 from models.inference import Detector, Hasher, Manifest
 from service.enrolment import Draft, Enroller
 from service.errors import PictureError
 from service.images import PictureDecoder
-from service.loading import choose_radius, load_detector, load_hasher
+from service.loading import choose_radius, load_detector, load_hasher, open_store
 from service.pictures import KeptPictures
 from service.recognizer import Query as Criteria
 from service.recognizer import Recognizer
@@ -31,6 +34,7 @@ from service.vision import Candidate, DetectOptions, Vision
 
 from .access import CommandError, Enrolment, Json, OnDuplicate, Outcome, Query
 from .answers import index_json, item_json, search_json
+from .build import Progress
 
 _PAGE = 1000
 
@@ -94,10 +98,7 @@ class LocalGallery:
         try:
             store = self._open_existing()
         except GalleryNotFound:
-            settings = self._settings
-            folder, method, threads = settings.data_dir, settings.index_method, settings.cpu_threads
-            store = open_gallery(folder, hasher.bits, method, hasher.fingerprint, threads=threads)
-            self._open = store
+            store = self._open = open_store(self._settings, hasher.bits, hasher.fingerprint)
         if (store.bits, store.fingerprint) != (hasher.bits, hasher.fingerprint):
             raise FingerprintMismatch(
                 store.fingerprint, hasher.fingerprint, stored_bits=store.bits, given_bits=hasher.bits
@@ -117,7 +118,11 @@ class LocalGallery:
         settings = self._settings
         radius = query.hamming_radius
         criteria = Criteria(
-            self._default_radius() if radius is None else radius, query.top_k or settings.top_k, query.label
+            self._default_radius() if radius is None else radius,
+            query.top_k or settings.top_k,
+            query.label,
+            nprobe=query.nprobe,
+            ef_search=query.ef_search,
         )
         recognizer = Recognizer(self.store, settings.rec_nms_threshold)
         recognition = recognizer.recognize(candidates, codes, criteria, times)
@@ -188,11 +193,15 @@ class LocalGallery:
         """Describe the index as ``GET /index`` does."""
         return index_json(self.store)
 
-    def rebuild(self, method: str | None = None) -> Json:
-        """Build the index anew and wait for it."""
-        self.store.rebuild(method)
+    def rebuild(self, method: str | None, progress: Callable[[float], None]) -> Json:
+        """Build the index anew on all processors, and write it down."""
+        self.store.rebuild(method, progress, self._settings.cpu_threads or len(os.sched_getaffinity(0)))
         self.store.snapshot()
         return self.info()
+
+    def backup(self, target: Path | None, progress: Progress) -> Json:
+        """Write a backup to a file or to standard output."""
+        return asdict(self.store.backup(sys.stdout.buffer if target is None else target, progress))
 
     def close(self) -> None:
         """Close the store, which writes its snapshot and frees the folder."""
@@ -202,9 +211,7 @@ class LocalGallery:
 
     def _open_existing(self) -> GalleryStore:
         if self._open is None:
-            settings = self._settings
-            threads = settings.cpu_threads
-            self._open = open_gallery(settings.data_dir, None, settings.index_method, None, threads=threads)
+            self._open = open_store(self._settings)
         return self._open
 
     def _vision(self, detector: Detector | None) -> Vision:

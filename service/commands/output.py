@@ -18,6 +18,8 @@ from .build import BuildReport
 from .build import Progress as ProgressCall
 
 if TYPE_CHECKING:
+    from .bulk import LoadReport
+    from .paddleclas import ExportReport, ImportReport
     from .rehash import RehashReport
 
 _PIPE_WIDTH = 200
@@ -93,13 +95,39 @@ def print_rehash(report: RehashReport) -> None:
     _print_troubles("of the items have no picture to hash (--drop-missing removes them)", lines)
 
 
-def _print_troubles(title: str, lines: Sequence[str]) -> None:
+def print_import(report: ImportReport) -> None:
+    """Print what an import did on standard output, and which vectors it could not use on standard error."""
+    console().print(
+        f"{report.vectors:,} vectors: {report.added:,} added, {report.unchanged:,} unchanged; "
+        f"{report.items:,} items of {report.bits} bits now, of model {report.model_fingerprint}",
+        markup=False,
+    )
+    lines = [f"vector {each.vector}: {each.text[:80]!r}: {each.reason}" for each in report.refused]
+    _print_troubles("of the vectors could not be used", lines)
+
+
+def print_export(report: ExportReport) -> None:
+    """Print what an export wrote."""
+    console().print(f"{report.items:,} items of {report.bits} bits in {report.folder}, {report.method}", markup=False)
+
+
+def print_load(report: LoadReport, items: int) -> None:
+    """Print what a load did on standard output, and what was refused on standard error."""
+    done = [f"{report.counts[name]:,} {name}" for name in ("added", "unchanged", "returned", "refused")]
+    console().print(f"{report.done:,} of {report.codes:,} codes: {', '.join(done)}; {items:,} items now")
+    lines = [f"line {line}: {refused.reason}" for line, refused in report.refusals]
+    _print_troubles("of the items were refused", lines, report.counts["refused"])
+
+
+def _print_troubles(title: str, lines: Sequence[str], count: int | None = None) -> None:
+    """Print the first of the troubles; there are ``count``, if ``lines`` are not all of them."""
+    count, listed = (len(lines), "all") if count is None else (count, f"the first {len(lines):,}")
     if lines:
-        print(f"{len(lines):,} {title}:", file=sys.stderr)
+        print(f"{count:,} {title}:", file=sys.stderr)
         for line in lines[:_SHOWN_TROUBLES]:
             print(f"  {line}", file=sys.stderr)
-        if len(lines) > _SHOWN_TROUBLES:
-            print(f"  and {len(lines) - _SHOWN_TROUBLES:,} more; --json lists all", file=sys.stderr)
+        if count > _SHOWN_TROUBLES:
+            print(f"  and {count - _SHOWN_TROUBLES:,} more; --json lists {listed}", file=sys.stderr)
 
 
 @contextmanager

@@ -26,12 +26,13 @@ def configure_logging() -> None:
     logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells of every instruction set it tries
 
 
-def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+def serve(settings: Settings, announce: Callable[[str], None], *, adopt: bool = False) -> None:
     """Serve until SIGINT or SIGTERM, then finish what was accepted, and return.
 
     Args:
         settings: of the service.
         announce: called with the address, such as ``http://127.0.0.1:8000``, once requests are answered.
+        adopt: the loaded model made the codes of a gallery of unknown model; see ``open_gallery``.
 
     Raises:
         CommandError: the address cannot be used.
@@ -47,7 +48,7 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     # A signal ends the service in good order, and that is success: uvicorn would raise it again at the end.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _already_obeyed)
-    application = _FailureKeeper(create_app(settings))
+    application = _FailureKeeper(create_app(settings, adopt=adopt))
     config = uvicorn.Config(
         application,
         lifespan="on",

@@ -28,6 +28,7 @@ from ..schemas import (
     BatchJson,
     BatchResult,
     Context,
+    OnDuplicate,
     parse_json,
     parse_object,
 )
@@ -78,13 +79,11 @@ async def enrol_batch(request: Request) -> Response:
             batch, entries = await _read(request, runtime)
             times = StageTimes()
             drafts = await _drafts(runtime, entries, batch.detect, times)
-            good = [draft for draft in drafts if isinstance(draft, Draft)]
-            stored = await runtime.storage.run(lambda _: runtime.enroller.add(good, batch.on_duplicate, times))
+            request_id = request_id_of(request)
+            # The answer of thousands of codes is written on the thread, too: it would hold up every other request.
+            answer = await runtime.storage.run(lambda _: _store(runtime, drafts, batch.on_duplicate, times, request_id))
         runtime.metrics.observe_stages(times.seconds)
-        in_order = iter(stored)
-        outcomes = [next(in_order) if isinstance(draft, Draft) else draft for draft in drafts]
-        request_id = request_id_of(request)
-        return json_response(BatchAnswer(results=[_result(outcome, request_id) for outcome in outcomes]))
+        return answer
 
 
 async def _read(
@@ -103,7 +102,11 @@ async def _read(
 def _read_json(runtime: Runtime, body: bytes) -> tuple[BatchJson, Sequence[Draft | _Pictured | Exception]]:
     context = Context(runtime.store.bits)
     batch = parse_json(BatchJson, body, context)
-    _check_count("items", len(batch.items), runtime.settings.max_batch_images)
+    settings = runtime.settings
+    if any("image_base64" in item for item in batch.items):
+        _check_count("items", len(batch.items), settings.max_batch_images, " with pictures")
+    else:
+        _check_count("items", len(batch.items), settings.max_batch_codes)
     return batch, [_from_json(runtime, item, context) for item in batch.items]
 
 
@@ -126,9 +129,9 @@ def _read_form(form: Form, context: Context, most: int) -> tuple[BatchForm, Sequ
     return batch, [_from_form(image, row, context) for image, row in zip(images, rows, strict=True)]
 
 
-def _check_count(field: str, count: int, most: int) -> None:
+def _check_count(field: str, count: int, most: int, of_what: str = "") -> None:
     if count > most:
-        raise InvalidFields.one(field, f"{count} were given; at most {most} are allowed in one batch")
+        raise InvalidFields.one(field, f"{count} were given; at most {most} are allowed in one batch{of_what}")
 
 
 def _from_form(
@@ -188,6 +191,20 @@ async def _hash(
         else Draft(each.id, each.label, each.metadata, outcome.code, outcome.hashed if keep else None)
         for each, outcome in zip(group, coded, strict=True)
     ]
+
+
+def _store(
+    runtime: Runtime,
+    drafts: Sequence[Draft | Exception],
+    on_duplicate: OnDuplicate,
+    times: StageTimes,
+    request_id: str,
+) -> Response:
+    """Store the items that can be stored, and answer for all."""
+    good = [draft for draft in drafts if isinstance(draft, Draft)]
+    stored = iter(runtime.enroller.add(good, on_duplicate, times))
+    outcomes = (next(stored) if isinstance(draft, Draft) else draft for draft in drafts)
+    return json_response(BatchAnswer(results=[_result(outcome, request_id) for outcome in outcomes]))
 
 
 def _result(outcome: Item | Existing | Exception, request_id: str) -> BatchResult:

@@ -84,6 +84,7 @@ async def health(request: Request) -> Response:
             "max_upload_bytes": settings.max_upload_bytes,
             "max_pixels": settings.max_pixels,
             "max_batch_images": settings.max_batch_images,
+            "max_batch_codes": settings.max_batch_codes,
             "max_batch_bytes": settings.max_batch_bytes,
             "max_concurrent_requests": settings.max_concurrent_requests,
         },

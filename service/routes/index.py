@@ -7,7 +7,7 @@ import logging
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from index_store import InvalidQuery
+from index_store import GalleryClosed, Method
 
 from .. import answers, openapi
 from ..bodies import BodyLimits, read_json
@@ -22,10 +22,14 @@ _LOG = logging.getLogger("shitu.service")
 _REBUILD = "index rebuild"
 _MAX_BODY_BYTES = 64 * 2**10
 _EXAMPLE = {
-    "method": "Flat",
+    "method": "auto",
+    "serving": "IVF",
+    "reason": "auto: with 200,000 items and more IVF is several times faster than comparing every code",
+    "parameters": {"nlist": 4000, "nprobe": 200},
     "bits": 512,
-    "items": 1069,
-    "bytes": 68416,
+    "items": 1000000,
+    "recent_items": 1200,
+    "bytes": 81920000,
     "model_fingerprint": "9f2c51ab",
     "rebuild_progress": None,
     "rebuild_error": None,
@@ -40,7 +44,7 @@ _EXAMPLE = {
     responses=openapi.answers(IndexAnswer, 422, 429, 503, description="The index", example=_EXAMPLE),
 )
 async def read_index(request: Request) -> Response:
-    """Tell method, size and the model of the codes, and how far a rebuild is."""
+    """Tell which kind of index serves and why, its size, the model of the codes, and how far a rebuild is."""
     runtime = runtime_of(request)
     with runtime.admission.permit():
         return json_response(await index_answer(runtime))
@@ -51,7 +55,7 @@ async def read_index(request: Request) -> Response:
     summary="Rebuild the index",
     status_code=202,
     response_class=Response,
-    openapi_extra=openapi.body(json=RebuildJson, examples={"flat": {"method": "Flat"}}, required=False),
+    openapi_extra=openapi.body(json=RebuildJson, examples={"lists": {"method": "IVF"}}, required=False),
     responses=openapi.answers(
         IndexAnswer,
         *(400, 408, 409, 413, 415, 422, 429, 503),
@@ -61,7 +65,7 @@ async def read_index(request: Request) -> Response:
     ),
 )
 async def rebuild_index(request: Request) -> Response:
-    """Build the index anew from the catalog while the old one serves."""
+    """Build the index anew from the catalog, by the method that is chosen from then on, while the old one serves."""
     runtime = runtime_of(request)
     with runtime.admission.permit():
         method = await _method(request, runtime)
@@ -79,26 +83,25 @@ async def index_answer(runtime: Runtime) -> IndexAnswer:
     running = runtime.background.is_running(_REBUILD)
     return answers.index_answer(
         stats,
-        rebuild_progress=(stats.rebuild_progress or 0.0) if running else None,
+        rebuild_progress=(stats.rebuild_progress or 0.0) if running else stats.rebuild_progress,
         rebuild_error=runtime.rebuild_error,
     )
 
 
-async def _method(request: Request, runtime: Runtime) -> str | None:
+async def _method(request: Request, runtime: Runtime) -> Method | None:
     try:
         body = await read_json(request, BodyLimits.for_json(_MAX_BODY_BYTES))
     except EmptyBody:
         return None
-    method = parse_json(RebuildJson, body, Context(runtime.store.bits)).method
-    if method not in (None, "Flat", "auto"):
-        raise InvalidQuery(f"index method {method} is not available in this version: use Flat")
-    return method
+    return parse_json(RebuildJson, body, Context(runtime.store.bits)).method
 
 
-async def _rebuild(runtime: Runtime, method: str | None) -> None:
+async def _rebuild(runtime: Runtime, method: Method | None) -> None:
     # A rebuild that fails leaves the old index serving, so the service stays ready and GET /index says what failed.
     try:
         await runtime.storage.run(lambda _: runtime.store.rebuild(method))
+    except GalleryClosed:
+        _LOG.info("the rebuild of the index ends with the service")
     except Exception as error:
         _LOG.exception("the rebuild of the index failed")
         runtime.rebuild_error = f"{type(error).__name__}: {error}"

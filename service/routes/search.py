@@ -95,6 +95,8 @@ async def search(request: Request) -> Response:
             runtime.settings.top_k if call.top_k is None else call.top_k,
             call.label,
             call.explain,
+            call.nprobe,
+            call.ef_search,
         )
         recognition = await runtime.storage.run(lambda _: runtime.recognizer.recognize(candidates, codes, query, times))
         answer = _answer(runtime, recognition, query, times)

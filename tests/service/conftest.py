@@ -81,8 +81,8 @@ class FailedStart(Exception):
 
 
 @contextmanager
-def run_server(settings: Settings) -> Iterator[Server]:
-    app = create_app(settings)
+def run_server(settings: Settings, *, adopt: bool = False) -> Iterator[Server]:
+    app = create_app(settings, adopt=adopt)
     failure: list[BaseException] = []
 
     async def noting_failure(scope: Any, receive: Any, send: Any) -> None:
@@ -132,7 +132,7 @@ def make_settings() -> Callable[..., Settings]:
 @pytest.fixture(scope="session")
 def serve(make_settings: Callable[..., Settings]) -> Serve:
     """Start a service: ``with serve(data_dir, **settings) as server``."""
-    return lambda data_dir, **overrides: run_server(make_settings(data_dir, **overrides))
+    return lambda data_dir, *, adopt=False, **overrides: run_server(make_settings(data_dir, **overrides), adopt=adopt)
 
 
 @pytest.fixture(scope="session")

@@ -517,11 +517,6 @@ def test_listing_out_of_range(server: Any, query: str) -> None:
     check(answer, 422, "invalid_query" if "cursor" in query else "invalid_fields")
 
 
-@pytest.mark.parametrize("method", ["IVF", "HNSW32"])
-def test_rebuilding_as_an_index_that_is_not_available(server: Any, method: str) -> None:
-    check(server.client.post("/index/rebuild", json={"method": method}), 422, "invalid_query", method, "Flat")
-
-
 def test_rebuilding_as_an_unknown_index(server: Any) -> None:
     check(server.client.post("/index/rebuild", json={"method": "LSH"}), 422, "invalid_fields", "method")
 
@@ -544,8 +539,11 @@ def test_batch_of_nothing(server: Any) -> None:
 
 
 def test_batch_of_too_many(server: Any) -> None:
-    items = [{"label": "x", "code": "00"}] * (server.settings.max_batch_images + 1)
-    check(server.client.post("/gallery/batch", json={"items": items}), 422, "invalid_fields", "256")
+    pictured = [{"label": "x", "code": "00"}] * server.settings.max_batch_images
+    pictured.append({"label": "x", "image_base64": "AAAA"})
+    check(server.client.post("/gallery/batch", json={"items": pictured}), 422, "invalid_fields", "256", "with pictures")
+    items = [{"label": "x", "code": "00"}] * (server.settings.max_batch_codes + 1)
+    check(server.client.post("/gallery/batch", json={"items": items}), 422, "invalid_fields", "10000")
     parts = [("images", b"x"), ("labels", (None, "x"))] * (server.settings.max_batch_images + 1)
     check(server.client.post("/gallery/batch", files=parts), 422, "invalid_fields", "256")
 

@@ -110,7 +110,7 @@ def test_defaults_are_those_of_the_design() -> None:
     settings = Settings.load()
     assert (settings.host, settings.port, settings.data_dir) == ("127.0.0.1", 8000, Path("data"))
     assert settings.hasher_dir == STARTER_HASHER
-    assert (settings.top_k, settings.hamming_radius, settings.index_method) == (5, None, "Flat")
+    assert (settings.top_k, settings.hamming_radius, settings.index_method) == (5, None, None)
     assert (settings.max_upload_bytes, settings.max_pixels) == (20 * 1024 * 1024, 50_000_000)
     assert not settings.keep_images
     assert settings.api_keys_file is None

@@ -138,7 +138,13 @@ def test_a_picture_is_enrolled_found_listed_and_removed(
     info = shitu.ok("gallery", "info", *where, "--json").json
     assert (info["method"], info["bits"]) == ("Flat", 4 * len(recognised["code"]))
     assert "items" in shitu.ok("gallery", "info", *where).out
-    shitu.ok("gallery", "rebuild", *where)
+    rebuilt = shitu.ok("gallery", "rebuild", "--method", "ivf", *where, "--json").json
+    assert (rebuilt["method"], rebuilt["serving"], rebuilt["rebuild_progress"]) == ("IVF", "Flat", None)
+    assert "until then" in rebuilt["reason"]
+    assert shitu.ok("gallery", "info", *where, "--json").json["method"] == "IVF"
+    assert "Flat was chosen" in shitu.ok("gallery", "rebuild", "--method", "Flat", *where).out
+    by_effort = shitu.ok("search", "--item", "tea-2", "--nprobe", 3, "--ef-search", 9, "--radius", 0, *where, "--json")
+    assert by_effort.json["objects"] == by_item["objects"]
 
     assert shitu.ok("gallery", "remove", "tea-0", "tea-2", "tea-0", *where, "--json").json == {"removed": 2}
     assert shitu.ok("gallery", "remove", "--label", f"{label}3", *where).out == "removed 1\n"

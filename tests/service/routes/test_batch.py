@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +187,31 @@ def test_a_search_does_not_wait_for_a_whole_batch(server: Any, photo_files: dict
     answered = time.monotonic()
     batch.join(60)
     assert answered - sent < (finished[0] - sent) / 2
+
+
+def test_codes_alone_may_be_many_more_than_pictures(serve: Any, tmp_path: Path, photo_files: dict[str, bytes]) -> None:
+    with serve(tmp_path, max_batch_images=2, max_batch_codes=5) as server:
+        codes = [{"code": np.random.default_rng(n).bytes(server.bits // 8).hex(), "label": "x"} for n in range(6)]
+        answer = server.client.post("/gallery/batch", json={"items": codes[:5]})
+        assert [result["status"] for result in answer.json()["results"]] == [201] * 5
+        picture = {"image_base64": base64.b64encode(photo_files["coffee"]).decode(), "label": "y"}
+        for items in (codes, [*codes[:2], picture]):
+            assert server.client.post("/gallery/batch", json={"items": items}).status_code == 422
+        assert server.count() == 5
+        limits = server.client.get("/health").json()["limits"]
+        assert (limits["max_batch_images"], limits["max_batch_codes"]) == (2, 5)
+
+
+def test_searches_are_answered_beside_a_batch_of_codes(server: Any) -> None:
+    rng = np.random.default_rng(21)
+    items = [{"code": rng.bytes(server.bits // 8).hex(), "label": f"label {n % 7}"} for n in range(4000)]
+    with ThreadPoolExecutor(1) as thread:
+        batch = thread.submit(server.client.post, "/gallery/batch", json={"items": items})
+        answered_beside = 0
+        while not batch.done():
+            server.search_json(code=items[0]["code"], hamming_radius=0)
+            answered_beside += not batch.done()
+            time.sleep(0.01)
+    results = batch.result().json()["results"]
+    assert [result["item"]["code"] for result in results] == [item["code"] for item in items]
+    assert answered_beside > 1

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from models.inference import Hasher
 
@@ -18,8 +19,12 @@ def test_the_index_is_described(serve: Any, tmp_path: Path) -> None:
         empty = server.client.get("/index").json()
         assert empty == {
             "method": "Flat",
+            "serving": "Flat",
+            "reason": "Flat was chosen: exact, every code is compared",
+            "parameters": {},
             "bits": hasher.bits,
             "items": 0,
+            "recent_items": 0,
             "bytes": empty["bytes"],
             "model_fingerprint": hasher.fingerprint,
             "rebuild_progress": None,
@@ -88,6 +93,68 @@ def test_a_rebuild_that_fails_is_told_and_the_old_index_serves(serve: Any, tmp_p
         assert server.client.post("/index/rebuild").json()["rebuild_error"] is None
         wait_until_done(server)
         assert server.client.get("/index").json()["rebuild_error"] is None
+
+
+@pytest.mark.parametrize("method", ["IVF", "HNSW32"])
+def test_another_method_is_built_while_the_gallery_serves_and_changes(serve: Any, tmp_path: Path, method: str) -> None:
+    with serve(tmp_path) as server:
+        rng = np.random.default_rng(0)
+        codes = rng.integers(0, 256, (5000, server.bits // 8), np.uint8)
+        for start in range(0, len(codes), 250):
+            items = [{"code": code.tobytes().hex(), "label": "x"} for code in codes[start : start + 250]]
+            assert server.client.post("/gallery/batch", json={"items": items}).status_code == 200
+        assert server.client.post("/index/rebuild", json={"method": method}).status_code == 202
+        seen = set()
+        while (index := server.client.get("/index").json())["rebuild_progress"] is not None:
+            seen.add(index["rebuild_progress"])
+            late = server.enrol_code(rng.bytes(server.bits // 8), "late")
+            assert late["id"] in {match["id"] for match in server.search_json(item_id=late["id"])[0]["matches"]}
+        assert all(0 <= part <= 1 for part in seen)
+        assert (index["method"], index["serving"], index["rebuild_error"]) == (method, method, None)
+        assert index["reason"] == f"{method} was chosen"
+        assert index["items"] == server.count()
+        exhaustive = {"nprobe": 100_000, "ef_search": 1000}
+        for number in (0, 2500, 4999):
+            (found,) = server.search_json(code=codes[number].tobytes().hex(), hamming_radius=0, **exhaustive)
+            assert [match["distance"] for match in found["matches"]] == [0]
+    with serve(tmp_path) as server:  # what was chosen is remembered, and need not be built again
+        assert server.client.get("/index").json()["serving"] == method
+
+
+def test_effort_is_a_field_of_a_search(serve: Any, tmp_path: Path) -> None:
+    with serve(tmp_path) as server:
+        item = server.enrol_code(bytes(server.bits // 8), "x")
+        for name in ("nprobe", "ef_search"):
+            assert server.search_json(item_id=item["id"], **{name: 5})[0]["matches"]
+            for wrong in (0, -1, 1.5, "many", True, 10**9):
+                answer = server.client.post("/search", json={"item_id": item["id"], name: wrong})
+                assert (answer.status_code, answer.json()["code"]) == (422, "invalid_fields")
+                assert name in answer.json()["detail"]
+
+
+def test_a_stop_ends_a_rebuild_soon(serve: Any, tmp_path: Path) -> None:
+    with serve(tmp_path) as server:
+        store = server.app.state.runtime.store
+        building = threading.Event()
+        rebuild = store.rebuild
+
+        def endless_rebuild(method: str | None = None) -> None:
+            def tell(part: float) -> None:
+                building.set()
+                while part > 0:  # each rebuild tells at its start, and then as long as nobody ends it
+                    store._go_on()
+                    time.sleep(0.01)
+
+            rebuild(method, tell)
+
+        store.rebuild = endless_rebuild
+        server.enrol_code(bytes(server.bits // 8), "x")
+        assert server.client.post("/index/rebuild").status_code == 202
+        assert building.wait(10)
+        before = time.monotonic()
+    assert time.monotonic() - before < 10  # the deadline for stopping is 20 s
+    with serve(tmp_path) as server:
+        assert server.count() == 1
 
 
 def wait_until_done(server: Any) -> None:
