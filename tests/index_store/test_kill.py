@@ -1,6 +1,6 @@
 """``kill -9`` at any moment: what was answered stays answered.
 
-SHITU_TEST_KILLS=1000 asks for so many kills at random moments.
+STRESS_KILLS=1000 asks for so many kills at random moments.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from pathlib import Path
 
 import pytest
 
+import index_store
 from index_store import GalleryStore, Item, open_gallery
 
-KILLS = int(os.environ.get("SHITU_TEST_KILLS", "50"))
+KILLS = int(os.environ.get("STRESS_KILLS", "50"))
 CHURN = Path(__file__).with_name("churn.py")
 DIE = Path(__file__).with_name("die.py")
+# The programs run what is tested here, whatever else is installed.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(index_store.__file__).parent.parent)}
 Contents = dict[str, tuple[str, str]]  # id: (label, code)
 
 
@@ -30,7 +33,7 @@ def run_and_kill(folder: Path, seed: int, after_s: float, *, at_work: bool) -> l
     The time to the kill counts from its first change on, or, unless ``at_work``, from its start.
     """
     arguments = [sys.executable, str(CHURN), str(folder), str(seed)]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, bufsize=0) as process:
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, bufsize=0, env=ENVIRONMENT) as process:
         told = bytearray()
         deadline = None if at_work else time.monotonic() + after_s
         while deadline is None or time.monotonic() < deadline:
@@ -144,7 +147,7 @@ def test_nothing_answered_is_lost_when_the_process_is_killed(folder: Path, tools
 )
 def test_nothing_is_lost_by_a_kill_at_this_moment(folder: Path, tools, moment: str, method: str) -> None:
     arguments = [sys.executable, str(DIE), str(folder), moment, method]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT)
     assert done.returncode == -9, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     contents: Contents = {key: tuple(item) for key, item in lines[-1].items()}

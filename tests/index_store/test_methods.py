@@ -27,8 +27,9 @@ OPTIONS = IndexOptions(nlist=20, nprobe=20, ef_search=1000, ivf_from=100, hnsw_f
         ("IVF", 99, "IVF", "IVF"),
         ("IVF", 50, "IVF", "IVF"),
         ("IVF", 49, "IVF", "Flat"),
-        ("IVF", 50, "HNSW32", "IVF"),
-        ("IVF", 49, "HNSW32", "Flat"),
+        ("IVF", 99, "HNSW32", "Flat"),
+        ("IVF", 100, "HNSW32", "IVF"),
+        ("HNSW32", 59, "IVF", "Flat"),
         ("HNSW32", 59, "Flat", "Flat"),
         ("HNSW32", 60, "Flat", "HNSW32"),
         ("HNSW32", 30, "HNSW32", "HNSW32"),
@@ -57,11 +58,11 @@ def test_a_plan_says_why() -> None:
     assert plan("Flat", 5, "Flat", options).reason == "Flat was chosen: exact, every code is compared"
     assert (
         plan("IVF", 5, "Flat", options).reason
-        == "IVF was chosen; it is made from 4,096 items on, until then Flat serves"
+        == "IVF was chosen; it is made from 4,096 items on, and until then every code is compared"
     )
     assert plan("HNSW32", 5000, "Flat", options).reason == "HNSW32 was chosen"
     assert "below 200,000 items" in plan("auto", 5, "Flat", options).reason
-    assert "with 200,000 items and more" in plan("auto", 10**6, "Flat", options).reason
+    assert "from 200,000 items on" in plan("auto", 10**6, "Flat", options).reason
 
 
 def test_a_gallery_that_sways_about_the_border_keeps_its_kind() -> None:

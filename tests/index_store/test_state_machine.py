@@ -1,7 +1,7 @@
 """Random lives of a gallery beside a dictionary that is searched by counting bits.
 
 Hypothesis chooses the steps and, if one fails, looks for the shortest life that fails. Continuous integration
-lives the same lives each time; SHITU_TEST_STEPS=100000 asks for so many steps a method, and for new ones.
+lives the same lives each time; STRESS_STEPS=100000 asks for so many steps a method, and for new ones.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from index_store import DuplicateCode, GalleryStore, IndexOptions, Item, ItemExists, ItemNotFound, open_gallery
 from index_store.hamming import FlatIndex
 
-STEPS = int(os.environ.get("SHITU_TEST_STEPS", "0"))
+STEPS = int(os.environ.get("STRESS_STEPS", "0"))
 STEPS_A_LIFE = 50
-LIVES = 30
+LIVES = 50
 OPTIONS = IndexOptions(ivf_from=12, hnsw_from=12, auto_from=12, nprobe=10**6, ef_search=4096)
 SNAPSHOT = "index.snapshot"
 METHODS = ["Flat", "IVF", "HNSW32", "auto"]
