@@ -585,8 +585,8 @@ class LocalGalleryStore:
                 self._changes = max(self._changes, len(index))  # the snapshot there is has another index
             tell(1.0)
         except GpuFailed as error:
-            logger.warning("the CPU searches from now on: %s", error)
-            self._options = replace(self._options, gpu=False)
+            self._give_the_gpu_up(error)
+            self._build_beside(method, threads, progress)
             return
         except (MemoryError, OverflowError) as error:
             raise StorageUnavailable(f"no {kind} index can be built ({error}): there is too little memory") from error
@@ -594,6 +594,10 @@ class LocalGalleryStore:
             self._progress = None
         logger.info("%s serves the %d items of %s", kind, len(index), self._folder)
         self._wake_if_due()
+
+    def _give_the_gpu_up(self, error: GpuFailed) -> None:
+        logger.warning("the CPU searches from now on: %s", error)
+        self._options = replace(self._options, gpu=False)
 
     def _plan(self) -> Plan:
         state = self._catalog.state
@@ -641,7 +645,10 @@ class LocalGalleryStore:
             logger.info("building the index of %s: %s", self._folder, self._index.worn() or self._plan().reason)
             self._build_beside(self.method, self._build_threads)
         if self._index.fold_is_due():
-            self._index.fold(self._lock, Work(self._build_threads, self._go_on))
+            try:
+                self._index.fold(self._lock, Work(self._build_threads, self._go_on))
+            except GpuFailed as error:
+                self._give_the_gpu_up(error)
         if self._snapshot_is_due():
             self._snapshot()
         self._wake_if_due()  # a fold may be what makes an index outgrow its lists

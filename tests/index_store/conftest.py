@@ -223,9 +223,13 @@ def open_store(method: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> It
     opened = []
 
     def opener(
-        bits: int | None = 64, fingerprint: str | None = "m1", path: Path = folder, method: str | None = method
+        bits: int | None = 64,
+        fingerprint: str | None = "m1",
+        path: Path = folder,
+        method: str | None = method,
+        options: IndexOptions = OPTIONS,
     ) -> GalleryStore:
-        store = open_gallery(path, bits, method, fingerprint, threads=2, options=OPTIONS)
+        store = open_gallery(path, bits, method, fingerprint, threads=2, options=options)
         opened.append(store)
         return store
 

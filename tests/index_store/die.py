@@ -81,7 +81,7 @@ MOMENTS = {
     "while a chunk of a snapshot is written": (lambda: before(SnapshotWriter, "write", 4), snapshot),
     "before the header of a snapshot is written": (lambda: before(SnapshotWriter, "finish"), snapshot),
     "between noting a snapshot and publishing it": (lambda: before(SnapshotWriter, "publish"), snapshot),
-    "between publishing a snapshot and forgetting the log": (lambda: before(Transaction, "forget_before"), snapshot),
+    "between publishing a snapshot and forgetting the log": (lambda: after(SnapshotWriter, "publish"), snapshot),
     "while lists are trained": (lambda: before(training, "assign", 2), rebuild_as("IVF")),
     "while a graph is linked": (lambda: before(graph.Graph, "_mark_none", 2), rebuild_as("HNSW32")),
     "while a rebuild catches up": (lambda: before(layered.LayeredIndex, "remove", 2), rebuild_as("HNSW32")),

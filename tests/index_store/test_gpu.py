@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 
 import faiss
 import numpy as np
 import pytest
 
-from index_store import IndexOptions, open_gallery
+from index_store import IndexOptions, Item, open_gallery
 from index_store.hamming import FlatIndex, GpuFailed, Segments, Work, plan, why_no_gpu
 from index_store.hamming.gpu import GpuFlat, on_gpu
 from index_store.hamming.layered import LayeredIndex
@@ -116,6 +118,56 @@ def test_a_gpu_that_cannot_take_the_codes_says_so() -> None:
 
     with pytest.raises(GpuFailed, match="out of memory"):
         GpuFlat(Segments(BITS, 1), 1, full)
+
+
+@pytest.fixture
+def gpu_that_fails(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
+    """Put Faiss's CPU index in the place of a GPU's that fails when it is made for the given time."""
+
+    def put(time: int) -> list[int]:
+        made: list[int] = []
+
+        def make(bits: int) -> faiss.IndexBinaryFlat:
+            made.append(bits)
+            if len(made) == time:
+                raise RuntimeError("out of memory")
+            return faiss.IndexBinaryFlat(bits)
+
+        class InPlaceOfGpu(GpuFlat):
+            def __init__(self, pairs: Segments, threads: int) -> None:
+                super().__init__(pairs, threads, make)
+
+        monkeypatch.setattr("index_store.local.why_no_gpu", lambda: None)
+        monkeypatch.setattr("index_store.hamming.methods.GpuFlat", InPlaceOfGpu)
+        monkeypatch.setattr("index_store.hamming.methods._GPU_FROM", 16)
+        return made
+
+    return put
+
+
+def test_a_rebuild_whose_gpu_fails_is_done_on_the_cpu(open_store, tools, rng, gpu_that_fails) -> None:
+    made = gpu_that_fails(1)
+    oracle, store = tools.Oracle(), open_store(method="IVF", options=replace(tools.OPTIONS, gpu=True))
+    oracle.put(*store.add([Item(None, "x", rng.randbytes(8)) for _ in range(100)]))
+    tools.settle(store)
+    store.rebuild("Flat")
+    assert len(made) == 1
+    assert (store.method, store.stats().serving, store.background_error) == ("Flat", "Flat", None)
+    oracle.check(store, [bytes(8)])
+
+
+def test_a_gpu_that_fails_at_a_fold_is_given_up_and_the_cpu_searches(open_store, tools, rng, gpu_that_fails) -> None:
+    made = gpu_that_fails(2)
+    oracle, store = tools.Oracle(), open_store(options=IndexOptions(gpu=True))
+    oracle.put(*store.add([Item(None, "x", rng.randbytes(8)) for _ in range(100)]))
+    tools.settle(store)
+    assert store.stats().serving == GpuFlat.method
+    oracle.check(store, [bytes(8)])
+    oracle.put(*store.add([Item(None, "x", rng.randbytes(8)) for _ in range(50)]))
+    tools.settle(store)
+    assert (store.stats().serving, store.background_error) == ("Flat", None)
+    assert len(made) == 2
+    oracle.check(store, [bytes(8)])
 
 
 @pytest.mark.skipif(why_no_gpu() is None, reason="there is a GPU")

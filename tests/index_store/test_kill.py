@@ -145,7 +145,7 @@ def test_nothing_answered_is_lost_when_the_process_is_killed(folder: Path, tools
         ("between the commit of a change and the index", "HNSW32"),
     ],
 )
-def test_nothing_is_lost_by_a_kill_at_this_moment(folder: Path, tools, moment: str, method: str) -> None:
+def test_nothing_is_lost_by_a_kill_at_this_moment(folder: Path, tools, caplog, moment: str, method: str) -> None:
     arguments = [sys.executable, str(DIE), str(folder), moment, method]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT)
     assert done.returncode == -9, done.stderr
@@ -154,6 +154,7 @@ def test_nothing_is_lost_by_a_kill_at_this_moment(folder: Path, tools, moment: s
     rng = random.Random(7)
     with open_gallery(folder, threads=1, options=tools.OPTIONS) as store:
         assert not (folder / "index.snapshot.tmp").exists()
+        assert "ignored" not in caplog.text  # the old snapshot or the new one is used
         assert check_answers(store, contents, None, tools) == contents
         check_index(store, contents, rng, tools)
         tools.settle(store)
