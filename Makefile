@@ -66,4 +66,4 @@ deep-hash: install  ## train and compare the deep-hash methods on CIFAR-10, resu
 	$(BIN)/python benchmarks/cifar10_hash.py --train --shared $(SHARED)
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

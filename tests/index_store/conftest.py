@@ -109,7 +109,7 @@ def finds_all(store: GalleryStore, label: str | None = None) -> bool:
     return label is not None or store.method != "HNSW32"
 
 
-def settle(store: GalleryStore, timeout_s: float = 20) -> None:
+def settle(store: GalleryStore, timeout_s: float = 60) -> None:
     """Wait until the kind of index serves that shall serve, and nothing is left to be folded in."""
     deadline = time.monotonic() + timeout_s
     while store._switch_is_due() or store._index.fold_is_due():

@@ -20,7 +20,7 @@ def fill(store: GalleryStore, rng: random.Random, count: int) -> list[Item]:
     return store.add([Item(None, f"label {rng.randrange(5)}", rng.randbytes(8)) for _ in range(count)])
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline

@@ -99,7 +99,7 @@ def test_searches_and_writes_go_on_while_another_kind_is_built(
             return
         last_waited = part
         counts = list(beside.counts)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while any(now - then < 2 for now, then in zip(beside.counts, counts, strict=True)):
             assert time.monotonic() < deadline
             assert beside.errors == []
@@ -107,7 +107,7 @@ def test_searches_and_writes_go_on_while_another_kind_is_built(
 
     with Beside(search, write) as beside:
         store.rebuild(after, wait_for_others)
-    assert len(during) > 2
+    assert {0.0, 1.0} <= during
     assert store.stats().serving == store.method == after
     oracle.put(*writes.items.values())
     oracle.check(store, [CODE])
