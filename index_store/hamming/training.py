@@ -3,7 +3,7 @@
 The mean of a cluster is the majority of each bit, which minimises the sum of Hamming distances (k-majority;
 Grana et al., "A fast approach for integrating ORB descriptors in the bag of words model", 2013). Faiss trains
 by k-means on floats of -1 and 1 and takes the signs at the end: the same idea, but assigning by float
-products takes ten to twenty times as long as comparing bits, and its lists are found no better
+products takes several times as long as comparing bits, and a search finds no more in its lists
 (``benchmarks/index_methods.py`` runs both).
 """
 

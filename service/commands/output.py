@@ -73,7 +73,8 @@ def print_facts(facts: Json) -> None:
     """Print a map of facts, one a line."""
     table = Table.grid(padding=(0, 2))
     for name, value in facts.items():
-        table.add_row(*_cells(name.replace("_", " "), "-" if value is None else value))
+        shown = ", ".join(f"{key} {number:,}" for key, number in value.items()) if isinstance(value, dict) else value
+        table.add_row(*_cells(name.replace("_", " "), "-" if shown in (None, "") else shown))
     console().print(table)
 
 

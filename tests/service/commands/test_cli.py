@@ -142,6 +142,7 @@ def test_a_picture_is_enrolled_found_listed_and_removed(
     assert (rebuilt["method"], rebuilt["serving"], rebuilt["rebuild_progress"]) == ("IVF", "Flat", None)
     assert "until then" in rebuilt["reason"]
     assert shitu.ok("gallery", "info", *where, "--json").json["method"] == "IVF"
+    assert "parameters         -" in shitu.ok("gallery", "info", *where).out
     assert "Flat was chosen" in shitu.ok("gallery", "rebuild", "--method", "Flat", *where).out
     by_effort = shitu.ok("search", "--item", "tea-2", "--nprobe", 3, "--ef-search", 9, "--radius", 0, *where, "--json")
     assert by_effort.json["objects"] == by_item["objects"]
