@@ -126,7 +126,7 @@ def _settings(store: GalleryStore, method: str, flat: faiss.IndexBinaryFlat, bui
     """The settings of a method: the bare index and the store with each."""
     item_bytes = store.stats().bytes / len(store)
     # What the store adds can only be told beside the very index that it uses.
-    inner: Any = flat if method == "Flat" else store._index._structure._index  # type: ignore[attr-defined]
+    inner: Any = flat if method == "Flat" else store._live.index._structure._index  # type: ignore[attr-defined]
     nlist = store.stats().parameters.get("nlist", 0)
     arguments: dict[str, list[dict[str, int]]] = {
         "Flat": [{}],

@@ -50,7 +50,6 @@ class Header:
     token: str
     method: str
     bits: int
-    fingerprint: str | None
     last_row: int
     last_removal: int
     chunks: int
@@ -77,17 +76,9 @@ class SnapshotWriter:
         self._file.write(body)
         self._chunks += 1
 
-    def finish(
-        self,
-        token: str,
-        method: str,
-        bits: int,
-        fingerprint: str | None,
-        at: tuple[int, int],
-        facts: Mapping[str, int],
-    ) -> None:
+    def finish(self, token: str, method: str, bits: int, at: tuple[int, int], facts: Mapping[str, int]) -> None:
         """Write the header and make the temporary file durable; ``at`` is (last row, last removal)."""
-        header = Header(_VERSION, token, method, bits, fingerprint, *at, self._chunks, dict(facts))
+        header = Header(_VERSION, token, method, bits, *at, self._chunks, dict(facts))
         text = json.dumps(asdict(header)).encode()
         self._file.seek(0)
         self._file.write(_PREFIX.pack(_MAGIC, len(text), zlib.crc32(text)) + text)

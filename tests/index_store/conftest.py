@@ -112,7 +112,7 @@ def finds_all(store: GalleryStore, label: str | None = None) -> bool:
 def settle(store: GalleryStore, timeout_s: float = 60) -> None:
     """Wait until the kind of index serves that shall serve, and nothing is left to be folded in."""
     deadline = time.monotonic() + timeout_s
-    while store._switch_is_due() or store._index.fold_is_due():
+    while store._live._switch_is_due() or store._live.index.fold_is_due():
         assert store.background_error is None
         assert time.monotonic() < deadline, store.stats().reason
         time.sleep(0.001)
@@ -219,7 +219,7 @@ def method() -> str:
 def open_store(method: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., GalleryStore]]:
     """Open the gallery of the test (64 bits, model "m1"), as often as asked; what is left open is closed."""
     monkeypatch.setattr("index_store.hamming.layered._LEAST_FOLD", LEAST_FOLD)
-    monkeypatch.setattr("index_store.local.BackgroundJob", partial(BackgroundJob, retry_s=0.05))
+    monkeypatch.setattr("index_store.live_index.BackgroundJob", partial(BackgroundJob, retry_s=0.05))
     opened = []
 
     def opener(

@@ -16,7 +16,7 @@ import time
 from index_store import IndexOptions, Item, open_gallery
 from index_store.catalog import Transaction
 from index_store.hamming import flat, graph, layered, lists, training
-from index_store.local import LocalGalleryStore
+from index_store.live_index import LiveIndex
 from index_store.snapshot import SnapshotWriter
 
 OPTIONS = IndexOptions(ivf_from=16, hnsw_from=16, nprobe=10**6, ef_search=4096)
@@ -62,7 +62,7 @@ def rebuild_as(method: str):
 
 def fold(store) -> None:
     layered._LEAST_FOLD = 10
-    store._wake_if_due()
+    store._live._wake_if_due()
     time.sleep(SHORTLY_S)
 
 
@@ -87,10 +87,10 @@ MOMENTS = {
     "while a rebuild catches up": (lambda: before(layered.LayeredIndex, "remove", 2), rebuild_as("HNSW32")),
     "before a method is remembered": (lambda: before(Transaction, "finish"), rebuild_as("IVF")),
     "between remembering a method and the swap": (
-        lambda: before(LocalGalleryStore, "_put_index"),
+        lambda: before(LiveIndex, "_put"),
         rebuild_as("HNSW32"),
     ),
-    "right after the swap": (lambda: after(LocalGalleryStore, "_put_index"), rebuild_as("IVF")),
+    "right after the swap": (lambda: after(LiveIndex, "_put"), rebuild_as("IVF")),
     "before a part is taken in": (lambda: before(layered.LayeredIndex, "_take", 3), fold),
     "between taking a part out and putting it in": (lambda: before(lists.InvertedLists, "add", 2), fold),
     "before a grown graph is adopted": (lambda: before(layered.LayeredIndex, "_adopt"), fold),
@@ -99,7 +99,7 @@ MOMENTS = {
         lambda: before(graph.Graph, "_mark_none", 2),
         build_in_background,
     ),
-    "between the commit of a change and the index": (lambda: before(LocalGalleryStore, "_apply"), replace_one),
+    "between the commit of a change and the index": (lambda: before(LiveIndex, "apply"), replace_one),
 }
 
 

@@ -405,7 +405,7 @@ def test_a_snapshot_of_an_index_that_was_mended_meanwhile_is_given_up(
 
     def fail() -> None:
         if len(store) == 100:
-            store._index = Faulty(store._index)
+            store._live.index = Faulty(store._live.index)
             store.remove([items[0].id])
 
     at_each_block(monkeypatch, fail)
@@ -634,16 +634,16 @@ def test_a_failure_between_commit_and_index_is_mended(open_store, tools, rng, lo
     store = open_store()
     oracle.put(*fill(store, rng, 100))
     tools.settle(store)
-    store._index = Faulty(store._index)
+    store._live.index = Faulty(store._live.index)
     oracle.put(*fill(store, rng, 10))
     oracle.check(store, [CODE])
     assert "could not follow" in log.text
-    store._index = Faulty(store._index)
+    store._live.index = Faulty(store._live.index)
     store.remove(sorted(oracle.items)[:10])
     for item_id in sorted(oracle.items)[:10]:
         del oracle.items[item_id]
     oracle.check(store, [CODE])
-    store._index = Faulty(store._index)
+    store._live.index = Faulty(store._live.index)
     oracle.put(store.replace(Item(min(oracle.items), "replaced", CODE)))
     oracle.check(store, [CODE])
 
@@ -657,7 +657,7 @@ def test_an_interrupt_between_commit_and_index_is_mended_by_the_next_call(open_s
     store = open_store()
     fill(store, rng, 100)
     tools.settle(store)
-    store._index = Interrupted(store._index)
+    store._live.index = Interrupted(store._live.index)
     with pytest.raises(KeyboardInterrupt):
         store.add([Item("a", "x", CODE)])
     (result,) = store.search(tools.as_codes([CODE]), 0, 1)
@@ -699,9 +699,9 @@ def test_a_commit_that_was_taken_but_reported_as_failed_is_noticed(open_store, t
 def test_an_index_that_cannot_be_mended_is_told_and_mended_later(open_store, tools, rng, monkeypatch) -> None:
     store = open_store()
     fill(store, rng, 100)
-    store._index = Faulty(store._index)
+    store._live.index = Faulty(store._live.index)
     with monkeypatch.context() as short:
-        short.setattr("index_store.local.build_flat", _raise_memory_error)
+        short.setattr("index_store.live_index.build_flat", _raise_memory_error)
         with pytest.raises(StorageUnavailable, match="memory"):
             store.add([Item("a", "x", CODE)])
         with pytest.raises(StorageUnavailable, match="memory"):
@@ -731,11 +731,11 @@ def test_an_index_that_disagrees_with_the_catalog_is_made_anew(open_store, tools
     store = open_store()
     oracle.put(*fill(store, rng, 100))
     tools.settle(store)
-    store._index.add(np.array([10**6], dtype=np.int64), tools.as_codes([CODE]))
+    store._live.index.add(np.array([10**6], dtype=np.int64), tools.as_codes([CODE]))
     oracle.check(store, [CODE])
     assert "disagrees" in log.text
     rows = store._catalog.rows_of_label("label 1")
-    store._index.remove(rows[:1])
+    store._live.index.remove(rows[:1])
     label_query = store.search(tools.as_codes([CODE]), 64, 100, "label 1")[0]
     assert tools.as_pairs(label_query) == oracle.search(CODE, 64, 100, "label 1")
 
@@ -757,9 +757,9 @@ def test_a_rebuild_gives_the_same_answers_and_tells_its_progress(open_store, too
             for item_id in gone:
                 del oracle.items[item_id]
 
-    before = store._index
+    before = store._live.index
     store.rebuild("flat", progress)
-    assert store._index is not before
+    assert store._live.index is not before
     assert told == sorted(told)
     assert (told[0], told[-1]) == (0.0, 1.0)
     assert seen == told

@@ -63,7 +63,7 @@ def store(open_store, disk: Disk, oracle, tools, rng: random.Random, folder: Pat
     oracle.put(*fill(store, rng, 30))
     disk.fill_up()
     yield store
-    store = open_store(method=None) if store._closed else store
+    store = open_store(method=None) if store._live._closed else store
     assert {path.name for path in folder.iterdir()} <= FILES
     oracle.check(store, [CODE, rng.randbytes(8)])
     disk.make_room()
@@ -111,9 +111,9 @@ def test_a_rebuild_that_needs_no_room_succeeds_and_one_that_does_changes_nothing
     store: GalleryStore, tools, disk: Disk, method: str, other: str
 ) -> None:
     if other == method:  # nothing is to be remembered
-        before = store._index
+        before = store._live.index
         store.rebuild(other)
-        assert store._index is not before
+        assert store._live.index is not before
     else:
         with pytest.raises(DiskFull):
             store.rebuild(other)
@@ -131,10 +131,10 @@ def test_folds_and_switches_in_the_background_need_no_room(
 ) -> None:
     assert store.stats().recent == 30
     monkeypatch.setattr("index_store.hamming.layered._LEAST_FOLD", 10)
-    store._wake_if_due()
+    store._live._wake_if_due()
     wait_until(lambda: store.stats().recent == 0)
     oracle.check(store, [CODE])
-    store._stale = True  # as if the index had not followed a change: it is made anew, as a Flat one at first
+    store._live._stale = True  # as if the index had not followed a change: it is made anew, as a Flat one at first
     oracle.check_search(store, [CODE], 64, 5000)
     tools.settle(store)
     assert store.stats().serving == method
@@ -146,8 +146,8 @@ def test_a_snapshot_in_the_background_is_told_and_tried_until_there_is_room(
     store: GalleryStore, oracle, folder: Path, disk: Disk, rng: random.Random
 ) -> None:
     before = (folder / SNAPSHOT).read_bytes()
-    store._changes = 50_000
-    store._wake_if_due()
+    store._live._changes = 50_000
+    store._live._wake_if_due()
     wait_until(lambda: store.background_error is not None)
     assert isinstance(store.background_error, DiskFull)
     oracle.check_search(store, [CODE], 64, 5000)

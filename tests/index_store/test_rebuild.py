@@ -123,7 +123,7 @@ def test_a_long_rebuild_ends_soon_when_the_store_is_closed(open_store, tools, rn
     def progress(part: float) -> None:
         if part > 0.15:
             far.set()
-            store._closing.wait(20)  # closing begins in the midst of it, however fast the machine is
+            store._live._closing.wait(20)  # closing begins in the midst of it, however fast the machine is
 
     def rebuild() -> None:
         try:
@@ -229,7 +229,7 @@ def test_too_little_memory_for_a_rebuild_changes_nothing(open_store, tools, rng,
     oracle, store = tools.Oracle(), open_store()
     oracle.put(*fill(store, rng, 100))
     with monkeypatch.context() as short:
-        short.setattr("index_store.local.build", fail)
+        short.setattr("index_store.live_index.build", fail)
         with pytest.raises(StorageUnavailable, match="memory"):
             store.rebuild(built)
     assert (store.method, store.stats().serving, store.stats().rebuild_progress) == ("Flat", "Flat", None)

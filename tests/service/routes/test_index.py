@@ -142,7 +142,7 @@ def test_a_stop_ends_a_rebuild_soon(serve: Any, tmp_path: Path) -> None:
             def tell(part: float) -> None:
                 building.set()
                 while part > 0:  # each rebuild tells at its start, and then as long as nobody ends it
-                    store._go_on()
+                    store._live._go_on()
                     time.sleep(0.01)
 
             rebuild(method, tell)
