@@ -28,7 +28,7 @@ import numpy.typing as npt
 from common import clusters, options, tables
 from common.filling import fill, serve_by
 
-from index_store import GalleryStore, open_gallery
+from index_store import GalleryStore, IndexOptions, open_gallery
 
 Codes = npt.NDArray[np.uint8]
 Distances = npt.NDArray[np.int32]
@@ -70,6 +70,7 @@ def main() -> int:
         "--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="gallery sizes (default to 10^6)"
     )
     arguments.add_argument("--methods", nargs="+", default=["Flat", "IVF", "HNSW32"], help="methods (default all)")
+    arguments.add_argument("--nlist", type=int, help="lists of IVF (default: by the number of codes)")
     arguments.add_argument("--folder", type=Path, help="keep galleries here (default: a temporary folder)")
     arguments.add_argument("--singles", type=int, default=300, help="searches of one query each (default 300)")
     arguments.add_argument("--batches", type=int, default=15, help="searches of 64 queries each (default 15)")
@@ -101,7 +102,7 @@ def _measure(items: int, folder: Path, chosen: argparse.Namespace) -> Iterator[l
     flat.add(codes)
     faiss.omp_set_num_threads(threads)
     truth = flat.search(queries, _TOP_K)[0]
-    with open_gallery(folder, _BITS, threads=threads) as store:
+    with open_gallery(folder, _BITS, threads=threads, options=IndexOptions(nlist=chosen.nlist)) as store:
         fill(store, codes)
         built = json.loads((folder / _BUILT).read_text()) if (folder / _BUILT).exists() else {}
         methods = sorted(chosen.methods, key=lambda method: method != store.stats().serving)
