@@ -108,7 +108,7 @@ def _measure(items: int, folder: Path, chosen: argparse.Namespace) -> Iterator[l
         methods = sorted(chosen.methods, key=lambda method: method != store.stats().serving)
         baseline = Row("Faiss Flat", "", 0.0, _BITS / 8, lambda part: flat.search(part, _TOP_K)[0])
         for method in methods:
-            seconds = serve_by(store, method, threads)
+            seconds = serve_by(store, method, threads, chosen.nlist)
             if seconds is not None:
                 built[method] = seconds
                 (folder / _BUILT).write_text(json.dumps(built))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from index_store.base import Codes, InvalidItem, InvalidQuery, Method
 
-METHODS: tuple[Method, ...] = ("Flat", "IVF", "HNSW32", "auto")
+METHODS: tuple[Method, ...] = get_args(Method)
 MAX_LABEL_CHARACTERS = 512
 MAX_METADATA_BYTES = 64 * 1024
 MAX_SOURCE_CHARACTERS = 4096

@@ -24,9 +24,10 @@ def fill(store: GalleryStore, codes: npt.NDArray[np.uint8]) -> None:
             tell(start + len(part))
 
 
-def serve_by(store: GalleryStore, method: str, threads: int) -> float | None:
-    """Build an index of this method if another serves; seconds that it took."""
-    if store.stats().serving == method:
+def serve_by(store: GalleryStore, method: str, threads: int, nlist: int | None = None) -> float | None:
+    """Build an index of this method, with so many lists if it has any, unless it serves; seconds that it took."""
+    stats = store.stats()
+    if stats.serving == method and (nlist is None or stats.parameters.get("nlist", nlist) == nlist):
         return None
     with bar(f"build {method}", 1.0) as tell:
         before = time.perf_counter()
