@@ -31,7 +31,7 @@ serve: install  ## start the service (settings: SHITU_* variables, see README)
 test: install lint  ## lint, type-check and run all tests
 	$(BIN)/python -m pytest
 
-test-slow: install  ## train two steps of each shipped configuration at its full size (ten minutes)
+test-slow: install  ## the slow tests: two steps of each shipped configuration at full size, and more (ten minutes)
 	$(BIN)/python -m pytest -m slow
 
 lint: install  ## ruff (format and rules) and mypy

@@ -19,7 +19,7 @@ import pytest
 import index_store
 from index_store import GalleryStore, Item, open_gallery
 
-KILLS = int(os.environ.get("STRESS_KILLS", "50"))
+KILLS = int(os.environ.get("STRESS_KILLS", "25"))
 CHURN = Path(__file__).with_name("churn.py")
 DIE = Path(__file__).with_name("die.py")
 # The programs run what is tested here, whatever else is installed.

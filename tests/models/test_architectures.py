@@ -161,6 +161,7 @@ def test_alexnet_is_exported_for_any_batch_at_its_size(alexnet: paddle.nn.Layer)
         np.testing.assert_allclose(engine.run([x[:1]])[0], expected[:1], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_vgg19_is_configuration_e_and_its_sigmoid_lies_in_the_unit_interval() -> None:
     net = nets.build("VGG19Sigmoid", class_num=16)
     layers = ["conv_block_1.conv1", "conv_block_1.conv2", "pool", "conv_block_2.conv1", "conv_block_2.conv2", "pool"]

@@ -81,8 +81,10 @@ SECOND_EPOCH = [("step", 5), ("step", 6), ("step", 7), ("step", 8), ("eval", 8)]
 
 @pytest.mark.parametrize(
     ("where", "steps", "name"),
-    [("train.txt", 2, r"train.txt:33: .*checks0.png"), ("query.txt", 4, r"query.txt:9: .*checks0.png")],
-    ids=["in a batch", "in an evaluation"],
+    [
+        pytest.param("train.txt", 2, r"train.txt:33: .*checks0.png", id="in a batch"),
+        pytest.param("query.txt", 4, r"query.txt:9: .*checks0.png", id="in an evaluation", marks=pytest.mark.slow),
+    ],
 )
 def test_a_broken_picture_leaves_a_checkpoint_to_go_on_from(
     config_path: Path, tmp_path: Path, where: str, steps: int, name: str

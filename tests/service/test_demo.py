@@ -130,6 +130,7 @@ def test_a_model_that_is_not_there_is_named(scratch: Path, tmp_path: Path, demos
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_service_that_dies_ends_the_demo_as_failed(scratch: Path, tmp_path: Path, demos: list[Demo]) -> None:
     demo = Demo(scratch, tmp_path / "log")
     demos.append(demo)
