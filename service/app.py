@@ -62,7 +62,7 @@ def _lifespan(
                 "model_fingerprint": running.model.fingerprint,
                 "bits": str(running.model.bits),
             },
-            items=lambda: len(running.store),
+            index=running.store.stats,
             under_way=lambda: running.requests_under_way,
         )
         app.state.runtime = running

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
 
+from index_store import IndexStats
+
 _REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _DISTANCE_BUCKETS = (0.0, 0.01, 0.02, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2, 0.25, 0.3, 0.4, 0.5, 1.0)
@@ -64,15 +66,27 @@ class Metrics:
             registry=self._registry,
         )
         self._items = Gauge("shitu_gallery_items", "Items in the gallery", registry=self._registry)
+        self._index_bytes = Gauge("shitu_index_bytes", "Memory of the search index", registry=self._registry)
+        self._recent_items = Gauge(
+            "shitu_index_recent_items",
+            "Items that are compared one by one until they are folded into lists or graph",
+            registry=self._registry,
+        )
+        self._index_progress = Gauge(
+            "shitu_index_build_progress_ratio", "0 to 1 while an index is being built, else 1", registry=self._registry
+        )
         self._under_way = Gauge(
             "shitu_requests_under_way", "Requests that hold an admission permit", registry=self._registry
         )
         self._build = Info("shitu_build", "Version and models", registry=self._registry)
 
-    def describe(self, build: Mapping[str, str], items: Callable[[], int], under_way: Callable[[], int]) -> None:
+    def describe(self, build: Mapping[str, str], index: Callable[[], IndexStats], under_way: Callable[[], int]) -> None:
         """Tell what is served and where the gauges read."""
         self._build.info(dict(build))
-        self._items.set_function(lambda: float(items()))
+        self._items.set_function(lambda: float(index().items))
+        self._index_bytes.set_function(lambda: float(index().bytes))
+        self._recent_items.set_function(lambda: float(index().recent))
+        self._index_progress.set_function(lambda: _done(index().rebuild_progress))
         self._under_way.set_function(lambda: float(under_way()))
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -104,3 +118,7 @@ class Metrics:
     def render(self) -> bytes:
         """Write everything in Prometheus's text format."""
         return generate_latest(self._registry)
+
+
+def _done(progress: float | None) -> float:
+    return 1.0 if progress is None else progress

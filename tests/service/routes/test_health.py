@@ -115,6 +115,9 @@ def test_metrics_can_be_parsed_and_count(server: Any, photo_files: dict[str, byt
     assert sample("shitu_stage_duration_seconds_count", stage="persist") == persisted + 1
     assert sample("shitu_search_top1_distance_ratio_bucket", le="0.01") == near + 2
     assert sample("shitu_gallery_items") == server.count()
+    assert sample("shitu_index_bytes") == server.client.get("/index").json()["bytes"] > 0
+    assert sample("shitu_index_recent_items") == 0
+    assert sample("shitu_index_build_progress_ratio") == 1
     assert sample("shitu_build_info", bits=str(server.bits)) == 1
 
 
