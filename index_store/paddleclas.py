@@ -23,6 +23,7 @@ import numpy as np
 from index_store.base import Codes, ExportExists, ForeignGallery, InvalidQuery
 from index_store.binary_index_file import IndexVectors, read_binary_index
 from index_store.faults import storage_faults
+from index_store.folders import make_folder
 from index_store.id_map import read_id_map
 from index_store.snapshot import sync_folder, temporary_path
 from index_store.validation import MAX_LABEL_CHARACTERS, MAX_SOURCE_CHARACTERS
@@ -104,10 +105,7 @@ def write_paddleclas(
         pickle.dump(dict(enumerate(texts)), file, protocol=2)
 
     with storage_faults(folder):
-        new = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in new:
-            sync_folder(path.absolute().parent)
+        make_folder(folder.absolute())
         _publish(dict(zip(targets, (write_index, write_map), strict=True)))
 
 

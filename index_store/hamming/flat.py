@@ -52,8 +52,7 @@ class FlatIndex:
 
     def remove(self, rows: Rows) -> int:
         """Remove pairs in time that depends on how many they are, not on how many there are."""
-        found = self._positions.get(rows)
-        gone = np.unique(found[found >= 0])
+        gone = np.unique(self._positions.present(rows))
         if not gone.size:
             return 0
         count = len(self)
@@ -72,8 +71,7 @@ class FlatIndex:
 
     def read(self, rows: Rows) -> tuple[Rows, Codes]:
         """Return copies of those pairs of these rows that it holds, in the order of their positions."""
-        positions = self._positions.get(rows)
-        return self._pairs.read(np.sort(positions[positions >= 0]))
+        return self._pairs.read(self._positions.present(rows))
 
     def read_all(self) -> tuple[Rows, Codes]:
         """Return copies of all pairs."""

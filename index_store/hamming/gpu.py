@@ -98,7 +98,7 @@ class GpuFlat:
 
     def remove(self, rows: Rows) -> int:
         """Mark codes as removed; return how many there were."""
-        positions = self._places(rows)
+        positions = np.unique(self._positions.present(rows))
         gone, _ = self._pairs.read(positions, with_codes=False)
         self._positions.discard(gone)
         self._removed[positions] = True
@@ -107,7 +107,7 @@ class GpuFlat:
 
     def read(self, rows: Rows) -> tuple[Rows, Codes]:
         """Return copies of those pairs of these rows that it holds."""
-        return self._pairs.read(self._places(rows))
+        return self._pairs.read(np.unique(self._positions.present(rows)))
 
     def worth_asking(self, top_k: int, parameters: SearchParameters) -> int:
         """Return some more than ``top_k``, which costs next to nothing."""
@@ -137,9 +137,7 @@ class GpuFlat:
         remaining.append(folding.rows, folding.codes)
         grown = GpuFlat(remaining, self._threads, self._make)
         with folding.lock.write():
-            grown.remove(folding.rows[~folding.take(folding.rows)])
-            copied = np.concatenate([rows for rows, _ in remaining.blocks()])[: len(remaining) - len(folding.rows)]
-            grown.remove(copied[self._positions.get(copied) < 0])  # removed while the copy grew
+            folding.take(folding.rows)
             folding.adopt(grown)
 
     def chunks(self) -> Iterator[Chunk]:
@@ -147,10 +145,6 @@ class GpuFlat:
         for rows, codes in self._pairs.blocks():
             there = self._positions.get(rows) >= 0
             yield Chunk("pairs", (rows[there], codes[there]))
-
-    def _places(self, rows: Rows) -> Rows:
-        positions = np.unique(self._positions.get(rows))
-        return positions[positions >= 0]
 
     def _rows_at(self, positions: Rows) -> Rows:
         unique, back = np.unique(positions, return_inverse=True)

@@ -79,18 +79,16 @@ class Graph:
 
     def remove(self, rows: Rows) -> int:
         """Mark nodes as removed; return how many there were."""
-        positions = np.unique(self._positions.get(rows))
-        positions = positions[positions >= 0]
+        positions = np.unique(self._positions.present(rows))
         self._positions.discard(self._rows[positions])
         self._rows[positions] = -1
-        np.bitwise_or.at(self._marks, positions >> 3, (1 << (positions & 7)).astype(np.uint8))
+        self._mark(positions)
         self._removed += len(positions)
         return len(positions)
 
     def read(self, rows: Rows) -> tuple[Rows, Codes]:
         """Return copies of those pairs of these rows that it holds."""
-        positions = np.sort(self._positions.get(rows))
-        positions = positions[positions >= 0]
+        positions = self._positions.present(rows)
         return self._rows[positions], self._codes()[positions]
 
     def worth_asking(self, top_k: int, parameters: SearchParameters) -> int:
@@ -113,10 +111,7 @@ class Graph:
         grown = self._copy()
         grown._link(folding.rows, lambda start, end: folding.codes[start:end], folding.work)
         with folding.lock.write():
-            there = folding.take(folding.rows)
-            grown.remove(folding.rows[~there])
-            copied = grown._rows[: len(self._rows)]
-            grown.remove(copied[(self._rows < 0) & (copied >= 0)])  # removed while the copy grew
+            folding.take(folding.rows)
             folding.adopt(grown)
 
     @property
@@ -219,7 +214,7 @@ class Graph:
         self._positions.put(self._rows[there], there)
         self._mark_none()
         gone = np.flatnonzero(self._rows < 0)
-        np.bitwise_or.at(self._marks, gone >> 3, (1 << (gone & 7)).astype(np.uint8))
+        self._mark(gone)
         self._removed = len(gone)
 
     def _check_upper_links(self, levels: NDArray[np.int32]) -> None:
@@ -237,6 +232,10 @@ class Graph:
         self._marks = np.zeros(-(-len(self._rows) // 8), dtype=np.uint8)
         self._marked = _kernels.IDSelectorBitmap(self._marks)
         self._selector = _kernels.IDSelectorNot(self._marked)
+
+    def _mark(self, positions: Rows) -> None:
+        """Set the bits of these nodes."""
+        np.bitwise_or.at(self._marks, positions >> 3, (1 << (positions & 7)).astype(np.uint8))
 
     def _codes(self) -> Codes:
         """View the codes of the nodes, by position."""

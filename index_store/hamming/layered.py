@@ -43,7 +43,8 @@ class Folding:
     """Recent pairs on their way into a structure: rows int64 (n,) and codes uint8 (n, bits / 8).
 
     With the ``lock`` held, ``take`` takes rows out of the recent ones and says which of them were still
-    there, and ``adopt`` puts another structure in the place of the old one.
+    there, and ``adopt`` puts another structure in the place of the old one, without the rows that were
+    removed since the folding began.
     """
 
     rows: Rows
@@ -110,6 +111,7 @@ class LayeredIndex:
         self._structure = structure
         self._threads = threads
         self._recent = FlatIndex(structure.bits, threads)
+        self._removed_meanwhile: list[Rows] | None = None  # while it folds
 
     @property
     def method(self) -> str:
@@ -146,6 +148,8 @@ class LayeredIndex:
 
     def remove(self, rows: Rows) -> int:
         """Remove pairs wherever they are."""
+        if self._removed_meanwhile is not None:
+            self._removed_meanwhile.append(rows)
         return self._structure.remove(rows) + self._recent.remove(rows)
 
     def select(self, rows: Rows) -> GatheredSelection:
@@ -202,7 +206,12 @@ class LayeredIndex:
         """Fold the recent pairs into the structure while others search and change."""
         with lock.read():
             rows, codes = self._recent.read_all()
-        self._structure.fold(Folding(rows, codes, lock, self._take, self._adopt, work))
+            self._removed_meanwhile = []
+        try:
+            self._structure.fold(Folding(rows, codes, lock, self._take, self._adopt, work))
+        finally:
+            with lock.write():
+                self._removed_meanwhile = None
 
     def _take(self, rows: Rows) -> NDArray[np.bool_]:
         there = self._recent.holds(rows)
@@ -210,6 +219,8 @@ class LayeredIndex:
         return there
 
     def _adopt(self, structure: Structure) -> None:
+        for rows in self._removed_meanwhile or ():
+            structure.remove(rows)
         self._structure = structure
 
     def _search_structure(self, codes: Codes, radius: int, top_k: int, parameters: SearchParameters) -> list[Hits]:

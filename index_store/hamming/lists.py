@@ -121,8 +121,7 @@ class InvertedLists:
 
     def remove(self, rows: Rows) -> int:
         """Remove the pairs with these rows; return how many there were."""
-        places = np.unique(self._places.get(rows))
-        places = places[places >= 0]
+        places = np.unique(self._places.present(rows))
         for number, offsets in _by_list(places):
             own_rows, own_codes = self._views(number)
             total = len(own_rows) - len(offsets)
@@ -137,8 +136,7 @@ class InvertedLists:
 
     def read(self, rows: Rows) -> tuple[Rows, Codes]:
         """Return copies of those pairs of these rows that it holds."""
-        places = np.sort(self._places.get(rows))
-        places = places[places >= 0]
+        places = self._places.present(rows)
         found_rows = np.empty(len(places), dtype=np.int64)
         found_codes = np.empty((len(places), self.bits // 8), dtype=np.uint8)
         done = 0

@@ -50,6 +50,11 @@ class RowMap:
                 positions[part] = page[places]
         return positions
 
+    def present(self, rows: Rows) -> Rows:
+        """Return the places of those of these rows that are there, ascending; repeated as they are."""
+        places = np.sort(self.get(rows))
+        return places[np.searchsorted(places, 0) :]
+
     def discard(self, rows: Rows) -> None:
         """Forget rows (n,)."""
         for number, _, places in self._by_page(rows):
