@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from index_store import GalleryStore, open_gallery
+from index_store import GalleryNotFound, GalleryStore, open_gallery
 from models.inference import Detector, Hasher
 
 from .errors import StartupError
@@ -66,6 +66,18 @@ def open_store(
         options=settings.index_options,
         adopt=adopt,
     )
+
+
+def open_or_make_store(settings: Settings, bits: int, fingerprint: str) -> GalleryStore:
+    """Open the gallery whatever codes it holds; if there is none, make one for codes of ``bits`` bits of a model.
+
+    Raises:
+        index_store.GalleryError: see ``open_gallery``.
+    """
+    try:
+        return open_store(settings)
+    except GalleryNotFound:
+        return open_store(settings, bits, fingerprint)
 
 
 def choose_radius(settings: Settings, bits: int, recommended: int | None) -> int:

@@ -18,12 +18,11 @@ from index_store import (
     UNKNOWN_FINGERPRINT,
     Existing,
     GalleryError,
-    GalleryNotFound,
     GalleryStore,
     Item,
     ItemExists,
 )
-from service.loading import open_store
+from service.loading import open_or_make_store
 from service.settings import Settings
 
 from .access import CommandError, Json, OnDuplicate, ServerRefusal
@@ -208,16 +207,9 @@ def open_sink(server: str | None, settings: Settings | None, bits: int, fingerpr
             yield ServerSink(gallery)
         return
     settings = settings or Settings.load()
-    with _open_or_make(settings, bits, fingerprint) as store:
+    with open_or_make_store(settings, bits, fingerprint or UNKNOWN_FINGERPRINT) as store:
         _check_fit(str(settings.data_dir), store.bits, store.fingerprint, bits, fingerprint)
         yield FolderSink(store)
-
-
-def _open_or_make(settings: Settings, bits: int, fingerprint: str | None) -> GalleryStore:
-    try:
-        return open_store(settings)
-    except GalleryNotFound:
-        return open_store(settings, bits, fingerprint or UNKNOWN_FINGERPRINT)
 
 
 def _check_fit(where: str, has_bits: int, has_model: str | None, bits: int, fingerprint: str | None) -> None:

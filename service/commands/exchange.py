@@ -49,7 +49,7 @@ def import_gallery(
     """
     from index_store import UNKNOWN_FINGERPRINT, read_paddleclas
 
-    from .output import print_error, print_import, print_json, progress_bar
+    from .output import print_import, print_json, print_unknown_model, progress_bar
     from .paddleclas import import_paddleclas, open_for_import
 
     if fingerprint is not None and not fingerprint.strip():
@@ -66,7 +66,7 @@ def import_gallery(
     else:
         print_import(report)
     if report.model_fingerprint == UNKNOWN_FINGERPRINT:
-        print_error("which model made the codes is not known: start once with `shitu serve --adopt` and that model")
+        print_unknown_model()
     if not report.worked:
         raise typer.Exit(1)
 

@@ -38,6 +38,11 @@ def print_error(message: str) -> None:
         print(f"shitu: {line}", file=sys.stderr)
 
 
+def print_unknown_model() -> None:
+    """Say on standard error how a gallery of unknown model comes to be served."""
+    print_error("which model made the codes is not known: start once with `shitu serve --adopt` and that model")
+
+
 def print_json(value: Any) -> None:
     """Print one line of JSON."""
     print(json.dumps(value, ensure_ascii=False))

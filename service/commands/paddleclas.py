@@ -23,9 +23,9 @@ from index_store import (
     Item,
     ItemExists,
     PaddleClasGallery,
-    open_gallery,
     write_paddleclas,
 )
+from service.loading import open_or_make_store, open_store
 from service.settings import Settings
 
 from .access import CommandError, Json
@@ -99,7 +99,7 @@ def open_for_import(settings: Settings, bits: int, fingerprint: str | None) -> I
     """
     if settings.expected_bits not in (None, bits):
         raise CommandError(f"the configuration expects codes of {settings.expected_bits} bits, these have {bits}")
-    with open_folder(settings, bits, fingerprint or UNKNOWN_FINGERPRINT) as store:
+    with open_folder(settings, (bits, fingerprint or UNKNOWN_FINGERPRINT)) as store:
         where = f"the gallery in {settings.data_dir}"
         if store.bits != bits:
             raise CommandError(
@@ -115,19 +115,16 @@ def open_for_import(settings: Settings, bits: int, fingerprint: str | None) -> I
 
 
 @contextmanager
-def open_folder(settings: Settings, bits: int | None = None, fingerprint: str | None = None) -> Iterator[GalleryStore]:
-    """Open the gallery in the data folder, whatever it holds; with ``bits``, make one if there is none.
+def open_folder(settings: Settings, make: tuple[int, str] | None = None) -> Iterator[GalleryStore]:
+    """Open the gallery in the data folder, whatever it holds; ``make`` one of these bits and model if there is none.
 
     No model is loaded for it.
     """
-    folder, method, threads = settings.data_dir, settings.index_method, settings.cpu_threads
+    folder = settings.data_dir
     try:
-        try:
-            store = open_gallery(folder, None, method, threads=threads)
-        except GalleryNotFound:
-            if bits is None:
-                raise CommandError(f"{folder} holds no gallery: name another --data-dir") from None
-            store = open_gallery(folder, bits, method, fingerprint, threads=threads)
+        store = open_store(settings) if make is None else open_or_make_store(settings, *make)
+    except GalleryNotFound:
+        raise CommandError(f"{folder} holds no gallery: name another --data-dir") from None
     except GalleryLocked as error:
         raise CommandError(f"{folder} is in use: stop the service that owns it; this works on the folder") from error
     with store:

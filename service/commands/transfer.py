@@ -123,7 +123,7 @@ def load(
 
     from . import bulk
     from .bulk_input import BulkInput, read_codes
-    from .output import print_error, print_json, print_load, progress_bar
+    from .output import print_json, print_load, print_unknown_model, progress_bar
 
     refuse_both(server, data_dir)
     given = BulkInput(read_codes(codes), labels, ids, metadata)
@@ -140,7 +140,7 @@ def load(
     else:
         print_load(report, facts["items"])
     if server is None and facts["model_fingerprint"] == UNKNOWN_FINGERPRINT:
-        print_error("which model made the codes is not known: start once with `shitu serve --adopt` and that model")
+        print_unknown_model()
     if report.done < report.codes:
         raise CommandError(bulk.how_to_go_on(given, report))
     if report.counts["refused"]:
