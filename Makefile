@@ -9,7 +9,7 @@ STARTER_DETECTOR := models/configs/Detection/starter_detector.yaml
 STARTER := models/configs/GeneralRecognition/starter_hasher.yaml
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo serve test test-slow lint format bench starter-hasher starter-detector deep-hash clean
+.PHONY: help install demo serve test test-slow test-docker lint format bench image starter-hasher starter-detector deep-hash clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ test: install lint  ## lint, type-check and run all tests
 test-slow: install  ## the slow tests: two steps of each shipped configuration at full size, and more (ten minutes)
 	$(BIN)/python -m pytest -m slow
 
+test-docker: install  ## build the image and drive docker-compose.yml on a real engine (DOCKER_BUILD_FLAGS=--network=host ...)
+	DOCKER_BUILD_FLAGS="$(DOCKER_BUILD_FLAGS)" $(BIN)/python -m pytest -m docker -s tests/e2e
+
 lint: install  ## ruff (format and rules) and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -46,6 +49,10 @@ format: install  ## rewrite the code in the house format
 bench: install  ## run every benchmark and print its table (takes a while; see benchmarks/README.md)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+image: ## build the CPU image, shitu-hash:latest (DOCKER_BUILD_FLAGS=--network=host ...)
+	docker build $(DOCKER_BUILD_FLAGS) --file docker/Dockerfile --tag shitu-hash:latest \
+	  --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) .
 
 starter-hasher: install  ## train the bundled hash model again, resumable (hours on a CPU; SHARED=DIR holds the data)
 	$(BIN)/python -m models.training.starter_data --source $(SHARED)/data --target data/starter
