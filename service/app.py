@@ -64,6 +64,7 @@ def _lifespan(
             },
             index=running.store.stats,
             under_way=lambda: running.requests_under_way,
+            ready=lambda: running.was_ready,
         )
         app.state.runtime = running
         try:

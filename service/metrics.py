@@ -78,9 +78,16 @@ class Metrics:
         self._under_way = Gauge(
             "shitu_requests_under_way", "Requests that hold an admission permit", registry=self._registry
         )
+        self._ready = Gauge("shitu_ready", "1 if the last probe found the service ready, else 0", registry=self._registry)
         self._build = Info("shitu_build", "Version and models", registry=self._registry)
 
-    def describe(self, build: Mapping[str, str], index: Callable[[], IndexStats], under_way: Callable[[], int]) -> None:
+    def describe(
+        self,
+        build: Mapping[str, str],
+        index: Callable[[], IndexStats],
+        under_way: Callable[[], int],
+        ready: Callable[[], bool],
+    ) -> None:
         """Tell what is served and where the gauges read."""
         self._build.info(dict(build))
         self._items.set_function(lambda: float(index().items))
@@ -88,6 +95,7 @@ class Metrics:
         self._recent_items.set_function(lambda: float(index().recent))
         self._index_progress.set_function(lambda: _done(index().rebuild_progress))
         self._under_way.set_function(lambda: float(under_way()))
+        self._ready.set_function(lambda: float(ready()))
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answered request."""

@@ -77,6 +77,11 @@ class Readiness:
         self._failures: Mapping[str, Failure | None] = {}
         self._checked_at = -_FRESH_S
 
+    @property
+    def was_well(self) -> bool:
+        """Whether the last check found every part well; the start of a service is the first."""
+        return not any(self._failures.values())
+
     async def check(self) -> Mapping[str, Failure | None]:
         """Check every part: its failure by name, None if it is well."""
         async with self._lock:

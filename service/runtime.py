@@ -78,6 +78,11 @@ class Runtime:
         return sum(admission.under_way for admission in self._admissions)
 
     @property
+    def was_ready(self) -> bool:
+        """Whether the last probe found the service ready, and nothing has ended that since."""
+        return not self.stopping and self.mismatch is None and self.readiness.was_well
+
+    @property
     def _admissions(self) -> tuple[Admission, ...]:
         return self.admission, self.batch_admission, self.backup_admission
 

@@ -54,8 +54,10 @@ def test_inference_that_has_ended_is_not_ready(serve: Any, tmp_path: Path, photo
 
 def test_a_store_that_has_ended_is_not_ready(serve: Any, tmp_path: Path) -> None:
     with serve(tmp_path) as server:
+        assert server.metric("shitu_ready") == 1
         server.app.state.runtime.store.close()
         answer = server.client.get("/readyz")
+        assert server.metric("shitu_ready") == 0
         assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
         assert server.client.get("/gallery").status_code == 503
 
