@@ -202,6 +202,23 @@ def test_an_upgrade_keeps_everything(project: Project, tmp_path: Path, photos: M
     log(f"upgraded: {after['items']} items and the keys are there; ready in {seconds:.1f} s")
 
 
+def test_a_backup_comes_back(project: Project, tmp_path: Path, log: Log) -> None:
+    backup = tmp_path / "gallery.zip"
+    with project.client as client:
+        items = client.get("/index").json()["items"]
+        backup.write_bytes(client.get("/backup").raise_for_status().content)
+    backup.chmod(0o644)  # the service's user reads it
+    project("stop", "shitu")
+    project("run", "--rm", "--no-deps", "--entrypoint", "sh", "shitu", "-c", "rm -rf /data/*")
+    restore = ("--volume", f"{backup}:/gallery.zip:ro", "shitu", "gallery", "restore", "/gallery.zip")
+    project("run", "--rm", "--no-deps", *restore)
+    project("up", "--detach")
+    project.wait_until_ready()
+    with project.client as client:
+        assert client.get("/index").json()["items"] == items
+    log(f"{items} items backed up, removed and restored")
+
+
 def test_prometheus_scrapes_and_knows_every_query(project: Project, photos: Mapping[str, bytes], log: Log) -> None:
     """Prometheus from Debian, under the name and with the files, flags and limits of the compose file."""
     tag = f"{project.environment['SERVICE_IMAGE']}-prometheus"
