@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 
 from starlette.datastructures import Headers
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ..errors import PreflightRefused
 from ..problems import answer_to
 
+_LOG = logging.getLogger("shitu.service")
 _METHODS = ("GET", "POST", "PUT", "DELETE")
 _SENT = ("Authorization", "Content-Type", "X-Request-ID")
 _SEEN = ("X-Request-ID", "Retry-After", "WWW-Authenticate")
@@ -27,6 +29,8 @@ class Cors(CORSMiddleware):
 
     def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
         """Wrap an application for pages of ``origins``; ``*``: of any."""
+        if "*" in origins:
+            _LOG.warning("pages of any origin may use the service from a browser: cors_origins is *")
         super().__init__(app, origins, _METHODS, _SENT, expose_headers=_SEEN)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

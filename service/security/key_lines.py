@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from ..errors import KeyFileError
@@ -77,10 +77,11 @@ def name_in(line: str) -> str | None:
     return words[0] if words else None
 
 
-def check_name(name: str) -> str:
-    """Give a usable name back. Raises KeyFileError."""
+def new_key(name: str, scopes: Sequence[str], digest: bytes, limits: Mapping[str, str]) -> ApiKey:
+    """Make a key of the words that its line is to have. Raises KeyFileError."""
     try:
-        return _name(name)
+        own = _limits([f"{each}={text}" for each, text in limits.items()])
+        return ApiKey(_name(name), _scopes(dict.fromkeys(scopes)), digest, own)
     except _Mistake as mistake:
         raise KeyFileError([str(mistake)]) from None
 
@@ -124,7 +125,7 @@ def _key(words: Sequence[str]) -> ApiKey:
     hashed = _HASH.fullmatch(written)
     if hashed is None:
         raise _Mistake("the third word must be sha256: and 64 hexadecimal digits")
-    return ApiKey(_name(name), _scopes(scopes), bytes.fromhex(hashed[1]), _limits(limits))
+    return ApiKey(_name(name), _scopes(scopes.split(",")), bytes.fromhex(hashed[1]), _limits(limits))
 
 
 def _name(name: str) -> str:
@@ -135,11 +136,10 @@ def _name(name: str) -> str:
     return name
 
 
-def _scopes(text: str) -> frozenset[Scope]:
-    given = text.split(",")
+def _scopes(given: Collection[str]) -> frozenset[Scope]:
     scopes = frozenset(scope for scope in SCOPES if scope in given)
-    if len(scopes) < len(given):
-        raise _Mistake(f"the second word must be scopes parted by commas, each once: {', '.join(SCOPES)}")
+    if not scopes or len(scopes) < len(given):
+        raise _Mistake(f"the scopes are {', '.join(SCOPES)}: one or more of them, each once, parted by commas")
     return scopes
 
 
@@ -148,7 +148,7 @@ def _limits(words: Iterable[str]) -> LimitOverrides:
     for word in words:
         name, _, text = word.partition("=")
         if name not in _LIMITS or name in values:
-            raise _Mistake(f"after the hash there may be {', '.join(f'{each}=' for each in _LIMITS)}, each once")
+            raise _Mistake(f"the limits are {', '.join(f'{each}=' for each in _LIMITS)}, each at most once")
         values[name] = _limit(name, text)
     if "burst" in values and math.isinf(values.get("rate", 1.0)):
         raise _Mistake("burst needs a rate")
