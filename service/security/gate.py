@@ -28,8 +28,9 @@ _EVERYBODY = "all callers together"
 class Gate:
     """Lets a request through to its route if its key opens it (RFC 6750) and its caller is within its limits.
 
-    What no route declares does not exist for anybody, and whoever has no key is not told even that. Without keys
-    everybody is one caller. A key's name is put into the request's state as ``api_key``; ``request_id`` is there already.
+    What no route declares does not exist for anybody, and whoever has no key is not told even that. Without keys,
+    everybody is one caller. The name of a key is put into the state of its request as ``api_key``, beside the
+    ``request_id`` that is there already.
     """
 
     def __init__(
