@@ -20,7 +20,6 @@
     │   └── InvalidFields        fields are missing, unknown, of the wrong kind or out of range
     ├── Unauthenticated          the request came without a valid API key
     ├── InsufficientScope        its key does not open what it asks for
-    ├── PreflightRefused         a page of another origin may not do what its browser asks about
     ├── ModelMismatch            the codes in the gallery are of another model than the loaded one
     ├── ForeignCode              a query's code is of another model than the gallery's
     ├── RebuildUnderWay          one rebuild of the index at a time
@@ -163,10 +162,6 @@ class InsufficientScope(ServiceError):
         self.scope = scope
 
 
-class PreflightRefused(ServiceError):
-    """A page of another origin may not do what its browser asks about (CORS)."""
-
-
 class ModelMismatch(ServiceError):
     """The codes in the gallery were made by another model than the one that is loaded."""
 
@@ -264,7 +259,6 @@ PROBLEMS: Mapping[type[Exception], ProblemType] = MappingProxyType(
         InvalidFields: INVALID_FIELDS,
         Unauthenticated: ProblemType(401, "unauthenticated", "A valid API key is needed"),
         InsufficientScope: ProblemType(403, "insufficient_scope", "The API key does not open this"),
-        PreflightRefused: ProblemType(400, "preflight_refused", "The origin may not do this"),
         ModelMismatch: ProblemType(409, "model_mismatch", "The gallery is of another model"),
         ForeignCode: ProblemType(409, "foreign_code", "The code is of another model"),
         RebuildUnderWay: ProblemType(409, "rebuild_under_way", "The index is being rebuilt"),

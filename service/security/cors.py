@@ -6,12 +6,12 @@ import logging
 from collections.abc import Collection
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..errors import PreflightRefused
 from ..problems import answer_to
 
 _LOG = logging.getLogger("shitu.service")
@@ -37,13 +37,13 @@ class Cors(CORSMiddleware):
         """Handle one request; a preflight comes without a key and is answered here."""
         try:
             await super().__call__(scope, receive, send)
-        except PreflightRefused as error:
+        except HTTPException as error:
             answer = answer_to(Request(scope), error)
             await answer(scope, receive, send)
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """Answer a preflight. Raises PreflightRefused."""
+        """Answer a preflight. Raises HTTPException."""
         response = super().preflight_response(request_headers)
         if response.status_code != 200:
-            raise PreflightRefused(bytes(response.body).decode())
+            raise HTTPException(response.status_code, bytes(response.body).decode())
         return response

@@ -80,7 +80,7 @@ class ValidKeys:
     def reload_soon(self) -> None:
         """Have the file read again; signal handlers may call this."""
         if self._loop is None:
-            _LOG.info("there is no file of API keys to read again")
+            _LOG.info("no file of API keys is watched, so there is nothing to read again")
         else:
             self._loop.call_soon_threadsafe(self._asked.set)
 
@@ -89,14 +89,17 @@ class ValidKeys:
         if self._sources.file is None:
             return
         self._loop = asyncio.get_running_loop()
-        while True:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), _LOOK_EVERY_S)
-            asked = self._asked.is_set()
-            self._asked.clear()
-            file = await asyncio.to_thread(self._changed, self._sources.file, asked)
-            if file is not None:
-                self._take_or_keep(file)
+        try:
+            while True:
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._asked.wait(), _LOOK_EVERY_S)
+                asked = self._asked.is_set()
+                self._asked.clear()
+                file = await asyncio.to_thread(self._changed, self._sources.file, asked)
+                if file is not None:
+                    self._take_or_keep(file)
+        finally:
+            self._loop = None  # a signal that comes later must not wake a loop that has ended
 
     def _changed(self, path: Path, asked: bool) -> KeyFile | None:
         """Read the file if it is another than the one that was read last; None if it is not, or cannot be read."""

@@ -173,7 +173,7 @@ def test_a_hangup_does_not_end_a_service_without_keys(start_server: Callable[...
     server = start_server("--data-dir", tmp_path / "data")
     url = server.url()
     server.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: any("no file of API keys" in line for line in server.log))
+    wait_for(lambda: any("no file of API keys is watched" in line for line in server.log))
     assert httpx.get(f"{url}/readyz").status_code == 200
     assert server.stop() == 0
 
