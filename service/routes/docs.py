@@ -13,9 +13,9 @@ from ..security.access import Access, needs
 router = APIRouter(include_in_schema=False)
 
 _ASSETS = "fastapi_swagger.resources"  # Swagger UI's own files as a package
-# Swagger UI sets the styles of elements as it draws, and its icons are data: addresses.
+# Swagger UI sets the styles of elements as it draws; its icons are data: addresses, pictures in answers blob: ones.
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _CACHE = "public, max-age=86400"

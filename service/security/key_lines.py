@@ -24,6 +24,7 @@ from .limits import LimitOverrides
 MAX_RATE = 1e6
 MAX_REQUESTS = 10**6
 
+_BYTE_ORDER_MARK = "\ufeff"  # some editors begin a file with it
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HASH = re.compile(r"sha256:([0-9a-fA-F]{64})")
 _LIMITS = tuple(field.name for field in fields(LimitOverrides))
@@ -107,7 +108,7 @@ def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _words(line: str) -> list[str]:
-    words = line.split()
+    words = line.removeprefix(_BYTE_ORDER_MARK).split()
     comment = next((at for at, word in enumerate(words) if word.startswith("#")), len(words))
     return words[:comment]
 

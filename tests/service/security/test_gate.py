@@ -187,7 +187,13 @@ def test_a_route_that_declares_nothing_is_closed_to_everybody(
     assert server.client.get(path).status_code == 404
 
 
-def test_a_declared_route_is_open(server: Any) -> None:
+def test_a_websocket_is_refused(guarded: Any, keys: dict[str, Issued]) -> None:
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    headers = {**upgrade, "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==", **keys["admin"].headers}
+    assert guarded.client.get("/search", headers=headers).status_code == 403
+
+
+def test_only_what_is_declared_is_in_the_table() -> None:
     @needs(Access.OPEN)
     def endpoint() -> str:
         return ""

@@ -46,6 +46,12 @@ def test_a_variable_parts_its_lines_by_semicolons_too() -> None:
     assert [key.name for key in keys] == ["a", "b"]
 
 
+@pytest.mark.parametrize("first", ["# made by hand\n", "\n", ""])
+def test_a_file_may_begin_with_a_byte_order_mark(first: str) -> None:
+    (key,) = parse([Source("keys.txt", f"\ufeff{first}a search {HASH}")])
+    assert key.name == "a"
+
+
 def test_all_mistakes_are_told_together_with_their_lines() -> None:
     text = "\n".join(
         [
