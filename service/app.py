@@ -12,6 +12,11 @@ from . import openapi, problems, runtime
 from .metrics import Metrics
 from .middleware import LingeringClose, RequestObserver
 from .routes import routers
+from .security.access import Access, RouteTable
+from .security.cors import Cors
+from .security.gate import Gate
+from .security.headers import SecurityHeaders
+from .security.valid_keys import ValidKeys
 from .settings import Settings
 
 _DESCRIPTION = """\
@@ -21,6 +26,7 @@ Every parameter of a `POST` or `PUT` is a form field (beside a picture) or a JSO
 documents (RFC 9457) with a stable `code`.
 """
 _LINGER_S = 10.0
+_KEY_WATCH = "API key watch"
 
 
 def create_app(settings: Settings, *, adopt: bool = False) -> FastAPI:
@@ -30,30 +36,55 @@ def create_app(settings: Settings, *, adopt: bool = False) -> FastAPI:
     The lifespan raises StartupError if it cannot start; its text says what to do.
     """
     metrics = Metrics()
+    keys = ValidKeys(settings.key_sources)
     app = FastAPI(
         title="shitu-hash",
         version=version("shitu-hash"),
         description=_DESCRIPTION,
-        lifespan=_lifespan(settings, metrics, adopt),
+        lifespan=_lifespan(settings, metrics, keys, adopt),
         redirect_slashes=False,
+        openapi_url=None,  # ours declare what they need, as every route does
+        docs_url=None,
         redoc_url=None,
     )
     app.state.metrics = metrics
+    app.state.keys = keys
     problems.install(app)
     for router in routers():
         app.include_router(router)
-    openapi.install(app)
+    table = RouteTable(route for router in routers() for route in router.routes)
+    openapi.install(app, table.declared)
+    # From the inside out.
+    app.add_middleware(
+        Gate,
+        table=table,
+        keys=keys,
+        limits=settings.caller_limits,
+        open_access=_open_access(settings),
+        metrics=metrics,
+    )
+    if settings.cors_origins:
+        app.add_middleware(Cors, origins=settings.cors_origins)
     app.add_middleware(RequestObserver, metrics=metrics)
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(LingeringClose, linger_s=_LINGER_S)
     return app
 
 
+def _open_access(settings: Settings) -> frozenset[Access]:
+    """Give what needs no key."""
+    optional = {Access.PROBE: settings.open_probes, Access.METRICS: settings.open_metrics}
+    return frozenset({Access.OPEN, *(access for access, is_open in optional.items() if is_open)})
+
+
 def _lifespan(
-    settings: Settings, metrics: Metrics, adopt: bool
+    settings: Settings, metrics: Metrics, keys: ValidKeys, adopt: bool
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        keys.load(settings.host)
         running = await runtime.start(settings, metrics, adopt=adopt)
+        running.background.start(_KEY_WATCH, keys.watch())
         metrics.describe(
             {
                 "version": app.version,

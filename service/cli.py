@@ -18,9 +18,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from service.commands import exchange, gallery, transfer
+from service.commands import exchange, gallery, keys, transfer
 from service.commands.access import Query
 from service.commands.options import (
+    ApiKeyOption,
     ConfigOption,
     DataDirOption,
     DeviceOption,
@@ -67,6 +68,7 @@ app = typer.Typer(
 exchange.add_commands(gallery.app)
 transfer.add_commands(gallery.app)
 app.add_typer(gallery.app, name="gallery")
+app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:
@@ -203,6 +205,7 @@ def search(
         ),
     ] = None,
     server: ServerOption = None,
+    api_key: ApiKeyOption = None,
     data_dir: DataDirOption = None,
     config: ConfigOption = None,
     device: DeviceOption = None,
@@ -228,7 +231,7 @@ def search(
         nprobe=nprobe,
         ef_search=ef_search,
     )
-    with open_gallery_access(server, data_dir, config, device) as access:
+    with open_gallery_access(server, api_key, data_dir, config, device) as access:
         answer = access.search(query)
     if as_json:
         print_json(answer)

@@ -4,6 +4,7 @@
 
     ServiceError
     ├── StartupError             the service cannot start; the text says what to do
+    │   └── KeyFileError         API keys are not written as they should be, or cannot be read
     ├── PictureError
     │   ├── EmptyPicture         there are no bytes
     │   ├── UnsupportedPicture   the bytes are not a picture of a supported type
@@ -17,10 +18,13 @@
     │   ├── BodyTooLarge         more bytes than allowed
     │   ├── BodyTimeout          it did not arrive in time
     │   └── InvalidFields        fields are missing, unknown, of the wrong kind or out of range
+    ├── Unauthenticated          the request came without a valid API key
+    ├── InsufficientScope        its key does not open what it asks for
     ├── ModelMismatch            the codes in the gallery are of another model than the loaded one
     ├── ForeignCode              a query's code is of another model than the gallery's
     ├── RebuildUnderWay          one rebuild of the index at a time
     ├── TooManyRequests          as many requests as allowed are under way
+    ├── RateLimited              a caller sends more requests a second than allowed
     └── NotReady                 the service is starting, stopping or broken
 
 The errors of ``index_store`` keep their own tree, and :data:`PROBLEMS` covers both. Those of ``models.inference`` end
@@ -30,9 +34,9 @@ the start; from a running model they are nothing that a caller could mend, so th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import index_store
 
@@ -43,6 +47,19 @@ class ServiceError(Exception):
 
 class StartupError(ServiceError):
     """The service cannot start: a model, the data folder or a setting cannot be used."""
+
+
+class KeyFileError(StartupError):
+    """API keys are not written as they should be, or cannot be read.
+
+    Attributes:
+        problems: one line for each thing to correct; none repeats a key or a hash.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        """Take one line for each thing to correct."""
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
 
 
 class PictureError(ServiceError):
@@ -119,6 +136,32 @@ class InvalidFields(RequestError):
         return cls([FieldProblem(field, message)])
 
 
+class Unauthenticated(ServiceError):
+    """The request came without a valid API key.
+
+    Attributes:
+        reason: ``missing``, ``malformed`` or ``unknown``.
+    """
+
+    def __init__(self, reason: Literal["missing", "malformed", "unknown"], detail: str) -> None:
+        """Take what is wrong, and a sentence for the caller."""
+        super().__init__(detail)
+        self.reason = reason
+
+
+class InsufficientScope(ServiceError):
+    """The request's key does not open what it asks for.
+
+    Attributes:
+        scope: what the key would have to have.
+    """
+
+    def __init__(self, name: str, scopes: Sequence[str], scope: str) -> None:
+        """Take the key's name and scopes, and the scope that it would have to have."""
+        super().__init__(f"the key {name} has the scope {' and '.join(scopes)}; this needs {scope}")
+        self.scope = scope
+
+
 class ModelMismatch(ServiceError):
     """The codes in the gallery were made by another model than the one that is loaded."""
 
@@ -161,6 +204,19 @@ class TooManyRequests(ServiceError):
         self.retry_after_s = retry_after_s
 
 
+class RateLimited(ServiceError):
+    """A caller sends more requests a second than allowed.
+
+    Attributes:
+        retry_after_s: whole seconds after which the next request is allowed.
+    """
+
+    def __init__(self, limit: str, retry_after_s: int) -> None:
+        """Take the limit as a sentence, and when to try again."""
+        super().__init__(f"{limit}; try again in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
 class NotReady(ServiceError):
     """The service is starting, stopping or broken.
 
@@ -183,6 +239,8 @@ class ProblemType:
     title: str
 
 
+_CHALLENGE = 'Bearer realm="shitu-hash"'
+
 INTERNAL = ProblemType(500, "internal_error", "The service failed")
 INVALID_FIELDS = ProblemType(422, "invalid_fields", "Fields are missing, unknown or out of range")
 
@@ -199,10 +257,13 @@ PROBLEMS: Mapping[type[Exception], ProblemType] = MappingProxyType(
         BodyTooLarge: ProblemType(413, "body_too_large", "The body has too many bytes"),
         BodyTimeout: ProblemType(408, "body_timeout", "The body did not arrive in time"),
         InvalidFields: INVALID_FIELDS,
+        Unauthenticated: ProblemType(401, "unauthenticated", "A valid API key is needed"),
+        InsufficientScope: ProblemType(403, "insufficient_scope", "The API key does not open this"),
         ModelMismatch: ProblemType(409, "model_mismatch", "The gallery is of another model"),
         ForeignCode: ProblemType(409, "foreign_code", "The code is of another model"),
         RebuildUnderWay: ProblemType(409, "rebuild_under_way", "The index is being rebuilt"),
         TooManyRequests: ProblemType(429, "too_many_requests", "Too many requests are under way"),
+        RateLimited: ProblemType(429, "rate_limited", "Too many requests a second"),
         NotReady: ProblemType(503, "not_ready", "The service is not ready"),
         index_store.InvalidItem: ProblemType(422, "invalid_item", "The item cannot be stored"),
         index_store.InvalidQuery: ProblemType(422, "invalid_query", "The query is out of range"),
@@ -219,11 +280,19 @@ PROBLEMS: Mapping[type[Exception], ProblemType] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem document before it is rendered; ``extensions`` are further members of it."""
+    """One problem document before it is rendered.
+
+    Attributes:
+        kind: what it is.
+        detail: a sentence about this very case.
+        extensions: further members of the document.
+        headers: that the answer has because of it.
+    """
 
     kind: ProblemType
     detail: str
     extensions: Mapping[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def problem_of(error: Exception) -> Problem | None:
@@ -240,4 +309,15 @@ def problem_of(error: Exception) -> Problem | None:
         extensions |= {"gallery_model_fingerprint": error.stored, "loaded_model_fingerprint": error.loaded}
     if isinstance(error, index_store.DuplicateCode):
         extensions["existing_id"] = error.existing.id
-    return Problem(kind, str(error), extensions)
+    return Problem(kind, str(error), extensions, _headers_of(error))
+
+
+def _headers_of(error: Exception) -> dict[str, str]:
+    if isinstance(error, TooManyRequests | RateLimited):
+        return {"Retry-After": str(error.retry_after_s)}
+    if isinstance(error, InsufficientScope):
+        return {"WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope", scope="{error.scope}"'}
+    if isinstance(error, Unauthenticated):
+        # RFC 6750, section 3.1: a request without any credentials is told no error.
+        return {"WWW-Authenticate": _CHALLENGE + ("" if error.reason == "missing" else ', error="invalid_token"')}
+    return {}

@@ -37,8 +37,14 @@ class Metrics:
         )
         self._rejected = Counter(
             "shitu_requests_rejected",
-            "Requests refused for their number or because the service stops",
+            "Requests refused for their number or rate or because the service stops",
             ["code"],
+            registry=self._registry,
+        )
+        self._authentication_failures = Counter(
+            "shitu_authentication_failures",
+            "Requests refused for their API key",
+            ["reason"],
             registry=self._registry,
         )
         self._stage_seconds = Histogram(
@@ -104,8 +110,12 @@ class Metrics:
         self._request_seconds.labels(method, route, str(status)).observe(seconds)
 
     def count_rejected(self, code: str) -> None:
-        """Count one request that admission refused."""
+        """Count one request that admission or its caller's limits refused."""
         self._rejected.labels(code).inc()
+
+    def count_authentication_failure(self, reason: str) -> None:
+        """Count one request that was refused for its key: missing, malformed, unknown or scope."""
+        self._authentication_failures.labels(reason).inc()
 
     def observe_stages(self, seconds: Mapping[str, float]) -> None:
         """Note how long each stage of a request took."""

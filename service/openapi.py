@@ -16,6 +16,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from . import schemas
 from .errors import INTERNAL, PROBLEMS, ProblemType
 from .problems import MEDIA_TYPE
+from .security.access import Access, Declared
 
 _REF = "#/components/schemas/{model}"
 _REQUESTS: tuple[type[BaseModel], ...] = (
@@ -47,6 +48,14 @@ _REQUEST_ID_HEADER = {
         "description": "the id of this request: the one it came with, or a new one",
         "schema": {"type": "string"},
     }
+}
+
+_KEY_SCHEME = "apiKey"
+_KEY_SCHEME_IS = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An API key, where the service has any: `Authorization: Bearer shitu_...`. The names beside it are "
+    "scopes; `admin` includes the others.",
 }
 
 
@@ -114,19 +123,19 @@ def answers(
     return described
 
 
-def install(app: FastAPI) -> None:
-    """Have an application serve the whole document."""
+def install(app: FastAPI, declared: Sequence[Declared]) -> None:
+    """Have an application give the whole document; ``declared`` tells what each route needs."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _document(app)
+            app.openapi_schema = _document(app, declared)
         return app.openapi_schema
 
     replace: Callable[[], dict[str, Any]] = document
     app.openapi = replace  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
+def _document(app: FastAPI, declared: Sequence[Declared]) -> dict[str, Any]:
     document = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
     )
@@ -137,7 +146,22 @@ def _document(app: FastAPI) -> dict[str, Any]:
     for unused in ("HTTPValidationError", "ValidationError"):
         components.pop(unused, None)
     components.update(definitions["$defs"])
+    document["components"]["securitySchemes"] = {_KEY_SCHEME: _KEY_SCHEME_IS}
+    for each in declared:
+        for method in each.route.methods or ():
+            operation = document["paths"].get(each.route.path_format, {}).get(method.lower())
+            if operation is not None:
+                _secure(operation, each.access)
     return document
+
+
+def _secure(operation: dict[str, Any], access: Access) -> None:
+    """Say what an operation needs, and how it is refused to those who lack that."""
+    needed: dict[str, list[str]] = {_KEY_SCHEME: [] if access.scope is None else [access.scope]}
+    operation["security"] = [needed] if access.is_counted else [{}, needed]  # {}: it may be open
+    refusals = [401, *([403] if access.scope is not None else []), *([429] if access.is_counted else [])]
+    described = operation["responses"] | {str(status): _problems(status) for status in refusals}
+    operation["responses"] = dict(sorted(described.items()))
 
 
 def _ref(model: type[BaseModel]) -> dict[str, str]:
@@ -147,6 +171,8 @@ def _ref(model: type[BaseModel]) -> dict[str, str]:
 def _problems(status: int) -> dict[str, Any]:
     kinds = {kind.code: kind for kind in (*PROBLEMS.values(), INTERNAL) if kind.status == status}
     headers: dict[str, Any] = dict(_REQUEST_ID_HEADER)
+    if status in (401, 403):
+        headers["WWW-Authenticate"] = {"description": "what is needed (RFC 6750)", "schema": {"type": "string"}}
     if status == 429:
         headers["Retry-After"] = {"description": "seconds to wait", "schema": {"type": "integer"}}
     return {

@@ -20,6 +20,7 @@ from .errors import (
     NotReady,
     Problem,
     ProblemType,
+    RateLimited,
     ServiceError,
     TooManyRequests,
     problem_of,
@@ -44,10 +45,10 @@ def problem_answer(problem: Problem, request_id: str) -> ProblemAnswer:
     )
 
 
-def problem_response(problem: Problem, request_id: str, headers: dict[str, str] | None = None) -> Response:
+def problem_response(problem: Problem, request_id: str) -> Response:
     """Make the HTTP answer of a problem."""
     body = problem_answer(problem, request_id).model_dump_json(exclude_unset=True)
-    return Response(body, problem.kind.status, headers, MEDIA_TYPE)
+    return Response(body, problem.kind.status, dict(problem.headers), MEDIA_TYPE)
 
 
 def internal_problem() -> Problem:
@@ -69,7 +70,16 @@ def request_id_of(request: Request) -> str:
     return request_id
 
 
+def answer_to(request: Request, error: ServiceError | HTTPException) -> Response:
+    """Make the answer of an error that was raised outside of the routes, where no handler sees it."""
+    return _answer_to_http(request, error) if isinstance(error, HTTPException) else _answer_to_known(request, error)
+
+
 async def _known_error(request: Request, error: Exception) -> Response:
+    return _answer_to_known(request, error)
+
+
+def _answer_to_known(request: Request, error: Exception) -> Response:
     request_id = request_id_of(request)
     problem = problem_of(error)
     if problem is None:
@@ -77,17 +87,18 @@ async def _known_error(request: Request, error: Exception) -> Response:
         problem = internal_problem()
     elif problem.kind.status >= 500:
         _LOG.warning("request %s: %s: %s", request_id, problem.kind.code, error)
-    headers = {}
-    if isinstance(error, TooManyRequests):
-        headers["Retry-After"] = str(error.retry_after_s)
-    if isinstance(error, TooManyRequests | NotReady):
+    if isinstance(error, TooManyRequests | RateLimited | NotReady):
         request.app.state.metrics.count_rejected(problem.kind.code)
-    return problem_response(problem, request_id, headers)
+    return problem_response(problem, request_id)
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
+    return _answer_to_http(request, error)
+
+
+def _answer_to_http(request: Request, error: HTTPException) -> Response:
     title = HTTPStatus(error.status_code).phrase
     code = title.lower().replace(" ", "_").replace("-", "_")
     detail = str(error.detail)
@@ -96,7 +107,7 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         detail = f"{request.method[:20]} is not among the methods of {request.url.path[:200]}"
     kind = ProblemType(error.status_code, code, title)
-    return problem_response(Problem(kind, detail, {}), request_id_of(request), dict(error.headers or {}))
+    return problem_response(Problem(kind, detail, {}, error.headers or {}), request_id_of(request))
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
@@ -107,4 +118,4 @@ async def _validation_error(request: Request, error: Exception) -> Response:
         field = ".".join(str(part)[:100] for part in detail["loc"][1:]) or "query"
         extra = detail["type"] == "extra_forbidden"
         problems.append(FieldProblem(field, "is not a field of this request" if extra else detail["msg"]))
-    return await _known_error(request, InvalidFields(problems))
+    return _answer_to_known(request, InvalidFields(problems))

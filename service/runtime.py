@@ -24,6 +24,7 @@ from .metrics import Metrics
 from .pictures import KeptPictures
 from .readiness import Canary, Readiness
 from .recognizer import Recognizer
+from .schemas import Context
 from .settings import Settings
 from .vision import DetectOptions, Vision
 
@@ -90,6 +91,10 @@ class Runtime:
         """Raise ModelMismatch if the gallery's codes are of another model than the loaded one."""
         if self.mismatch is not None:
             raise self.mismatch
+
+    def context(self, *, form: bool = False) -> Context:
+        """Give what the validation of a request has to know."""
+        return Context(self.store.bits, form, self.settings.max_metadata_bytes)
 
     def detect_options(
         self,
@@ -242,7 +247,5 @@ def _say(runtime: Runtime) -> None:
     stats = runtime.store.stats()
     _LOG.info("gallery %s: %d items of %d bits", runtime.store.path, stats.items, stats.bits)
     _LOG.info("index: %s serves (%s)", stats.serving, stats.reason)
-    if runtime.settings.api_keys_file is None:
-        _LOG.warning("no API keys are configured: whoever reaches the port can read and change the gallery")
     if runtime.mismatch is not None:
         _LOG.error("%s", runtime.mismatch)

@@ -45,10 +45,12 @@ class Context:
     Attributes:
         bits: length of the gallery's codes.
         form: whether the values come from a form, where everything is text.
+        max_metadata_bytes: most that the metadata of an item may take as compact JSON.
     """
 
     bits: int
     form: bool = False
+    max_metadata_bytes: int = MAX_METADATA_BYTES
 
 
 def _context(info: ValidationInfo) -> Context:
@@ -91,13 +93,14 @@ def _parse_metadata(value: Any, info: ValidationInfo) -> Any:
         raise ValueError(f"must be a JSON object: {error}") from error
 
 
-def _small_and_finite(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def _small_and_finite(metadata: dict[str, JsonValue], info: ValidationInfo) -> dict[str, JsonValue]:
+    most = _context(info).max_metadata_bytes
     try:
         size = len(json.dumps(metadata, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode())
     except (ValueError, RecursionError) as error:
         raise ValueError("must be JSON of usual depth without NaN and infinities") from error
-    if size > MAX_METADATA_BYTES:
-        raise ValueError(f"must have at most {MAX_METADATA_BYTES:,} bytes as JSON, not {size:,}")
+    if size > most:
+        raise ValueError(f"must have at most {most:,} bytes as compact JSON, not {size:,}")
     return metadata
 
 

@@ -16,24 +16,40 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
-from index_store import METHODS, IndexOptions, Method
+from index_store import MAX_METADATA_BYTES, METHODS, IndexOptions, Method
 from models.inference import STARTER_DETECTOR, STARTER_HASHER, Preprocessing
 
 from .config_file import FileSettings, read_config
+from .security.key_lines import MAX_RATE, MAX_REQUESTS
+from .security.limits import CallerLimits
+from .security.valid_keys import KeySources
 
 ENV_PREFIX = "SHITU_"
 CONFIG_VARIABLE = "SHITU_CONFIG"
+CLIENT_KEY_VARIABLE = "SHITU_API_KEY"
+"""The key that commands send to a server: an option of theirs, no setting of a service."""
 
 _LOG = logging.getLogger("shitu.settings")
 _FILE_ONLY = frozenset({"rec_preprocess", "det_preprocess"})  # pipelines: PP-ShiTu's sections write them better
+_SECRET = frozenset({"api_keys"})  # values that no message repeats
+_ORIGIN = re.compile(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 # Kubernetes describes every service of a namespace in the environment of its pods; a service called "shitu" or
 # "shitu-something" thereby sets variables that look like ours.
 _KUBERNETES = re.compile(r"SHITU(_[A-Z0-9]+)*?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
@@ -79,11 +95,18 @@ def _tab(value: Any) -> Any:
     return "\t" if value == "\\t" else value
 
 
-def _no_keys_yet(path: Path | None) -> Path | None:
-    if path is not None:
-        # A key file that nobody reads would leave the service open while its owner believes it is closed.
-        raise ValueError("this version does not check API keys; put it behind a proxy that does, and unset this")
-    return path
+def _parted(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _origins(origins: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    for origin in origins or ():
+        if origin != "*" and _ORIGIN.fullmatch(origin) is None:
+            raise ValueError(
+                "must be origins as browsers send them, such as https://shop.example or http://localhost:3000: scheme, "
+                "host in lower case and a port if it is not the scheme's own, without a path"
+            )
+    return origins
 
 
 def _starter_detector() -> Path | None:
@@ -186,8 +209,33 @@ class Settings(BaseSettings):
         20.0, ge=0, allow_inf_nan=False, description="time to finish accepted requests when the service stops"
     )
     keep_images: bool = Field(False, description="keep enrolled pictures, so that another model can hash them again")
-    api_keys_file: Annotated[FilePath | None, AfterValidator(_no_keys_yet)] = Field(
-        None, description="file of API keys; unset: no authentication"
+
+    api_keys_file: FilePath | None = Field(None, description="file of API keys; unset: no authentication")
+    api_keys: SecretStr | None = Field(
+        None, description="lines as in a file of API keys, parted by line ends or `;`, beside or instead of the file"
+    )
+    open_probes: bool = Field(True, description="answer /livez and /readyz without a key")
+    open_metrics: bool = Field(True, description="answer /metrics without a key")
+    rate_limit: Annotated[float, Number] | None = Field(
+        None, gt=0, le=MAX_RATE, description="requests a second of one key; further ones are answered 429; unset: any"
+    )
+    rate_burst: Annotated[int, Number] | None = Field(
+        None,
+        ge=1,
+        le=MAX_REQUESTS,
+        description="requests at once of one key after a quiet time; unset: 2 seconds' worth",
+    )
+    max_concurrent_requests_per_key: Annotated[int, Number] | None = Field(
+        None,
+        ge=1,
+        le=MAX_REQUESTS,
+        description="requests of one key under way; further ones are answered 429; unset: any",
+    )
+    cors_origins: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_parted), AfterValidator(_origins)] = (
+        Field(None, description="origins whose pages may use the service from a browser, parted by commas; unset: none")
+    )
+    max_metadata_bytes: Annotated[int, Number] = Field(
+        MAX_METADATA_BYTES, ge=2, le=MAX_METADATA_BYTES, description="most metadata of an item, as compact JSON"
     )
 
     image_root: FilePath | None = Field(None, description="folder that the paths of a gallery list are relative to")
@@ -199,6 +247,24 @@ class Settings(BaseSettings):
         "new", description="what building from the gallery list does"
     )
     build_batch_size: Annotated[int, Number] = Field(32, ge=1, le=1024, description="pictures a step of a build")
+
+    @field_validator("rate_burst")
+    @classmethod
+    def _burst_needs_a_rate(cls, burst: int | None, info: ValidationInfo) -> int | None:
+        if burst is not None and info.data.get("rate_limit", burst) is None:
+            raise ValueError("needs a rate limit beside it")
+        return burst
+
+    @property
+    def key_sources(self) -> KeySources:
+        """Where API keys are written."""
+        lines = None if self.api_keys is None else self.api_keys.get_secret_value()
+        return KeySources(self.api_keys_file, lines, _variable("api_keys"))
+
+    @property
+    def caller_limits(self) -> CallerLimits:
+        """What one caller may use whose key has no limits of its own."""
+        return CallerLimits.of(self.rate_limit, self.rate_burst, self.max_concurrent_requests_per_key)
 
     @property
     def index_options(self) -> IndexOptions:
@@ -273,7 +339,7 @@ def _our_variables(environ: Mapping[str, str]) -> dict[str, str]:
         upper = name.upper()
         foreign = _KUBERNETES.fullmatch(upper) and (upper != _variable("port") or "://" in value)
         empty = not value.strip() and upper != _variable("detector_dir")
-        if upper.startswith(ENV_PREFIX) and not foreign and not empty:
+        if upper.startswith(ENV_PREFIX) and upper != CLIENT_KEY_VARIABLE and not foreign and not empty:
             ours[upper] = value
     return ours
 
@@ -328,5 +394,5 @@ def _explain(
         else:
             place = name
         message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        problems.append(f"{place}: {message}, not {detail['input']!r}")
+        problems.append(f"{place}: {message}" + ("" if name in _SECRET else f", not {detail['input']!r}"))
     return tuple(dict.fromkeys(problems))

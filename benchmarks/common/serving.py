@@ -93,14 +93,17 @@ class KeepAliveSearch:
     should be the service.
     """
 
-    def __init__(self, port: int) -> None:
-        """Connect to a service on the loopback interface."""
+    def __init__(self, port: int, api_key: str | None = None) -> None:
+        """Connect to a service on the loopback interface; the key goes with every request."""
         self._connection = HTTPConnection("127.0.0.1", port, timeout=60)
+        self._headers = {"Content-Type": "application/json"}
+        if api_key is not None:
+            self._headers["Authorization"] = f"Bearer {api_key}"
 
     def __call__(self, body: dict[str, Any]) -> dict[str, Any]:
         """One whole request and answer."""
         data = json.dumps(body).encode()
-        self._connection.request("POST", "/search", data, {"Content-Type": "application/json"})
+        self._connection.request("POST", "/search", data, self._headers)
         response = self._connection.getresponse()
         text = response.read()
         if response.status != 200:

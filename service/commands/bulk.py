@@ -30,6 +30,7 @@ from .answers import index_json
 from .build import Progress
 from .bulk_input import BulkInput, in_batches
 from .client import RemoteGallery
+from .options import open_server
 
 _KEPT_REFUSALS = 100
 
@@ -193,7 +194,9 @@ def how_to_go_on(bulk: BulkInput, report: LoadReport, *, torn: int = 0) -> str:
 
 
 @contextmanager
-def open_sink(server: str | None, settings: Settings | None, bits: int, fingerprint: str | None) -> Iterator[Sink]:
+def open_sink(
+    server: str | None, api_key: str | None, settings: Settings | None, bits: int, fingerprint: str | None
+) -> Iterator[Sink]:
     """Open the gallery of a server, or of the settings' data folder (which is made; no model is loaded).
 
     Raises:
@@ -201,7 +204,7 @@ def open_sink(server: str | None, settings: Settings | None, bits: int, fingerpr
         GalleryLocked, StorageUnavailable.
     """
     if server is not None:
-        with closing(RemoteGallery(server)) as gallery:
+        with closing(open_server(server, api_key)) as gallery:
             index = gallery.info()
             _check_fit("the server", index["bits"], index["model_fingerprint"], bits, fingerprint)
             yield ServerSink(gallery)

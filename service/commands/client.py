@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,8 @@ _BATCH_ITEMS = 64
 _RETRIES = 8
 _LONGEST_WAIT_S = 30.0
 _POLL_S = 0.25
+_KEY_VARIABLE = "SHITU_API_KEY"
+_BEARER_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
 
 
 class RemoteGallery:
@@ -32,13 +35,32 @@ class RemoteGallery:
     A server that is too busy (429) is asked again after the time it names; everything else is final.
     """
 
-    def __init__(self, url: str, timeout_s: float = 300.0) -> None:
-        """Prepare for talking to ``http://host:port``; nothing is sent yet."""
+    def __init__(self, url: str, timeout_s: float = 300.0, *, api_key: str | None = None) -> None:
+        """Prepare for talking to ``http://host:port``; nothing is sent yet.
+
+        The key goes with every request to this address and to no other: redirects are not followed.
+
+        Raises:
+            ServerUnreachable: ``url`` is no address.
+            CommandError: ``api_key`` cannot be a key.
+        """
         self._url = url if "://" in url else f"http://{url}"
+        headers = {} if api_key is None else {"Authorization": f"Bearer {_checked(api_key)}"}
+        timeout = httpx.Timeout(timeout_s, connect=5.0)
         try:
-            self._client = httpx.Client(base_url=self._url, timeout=httpx.Timeout(timeout_s, connect=5.0))
+            self._client = httpx.Client(base_url=self._url, timeout=timeout, headers=headers, follow_redirects=False)
         except (httpx.InvalidURL, ValueError) as error:
             raise ServerUnreachable(f"{url!r} is not the address of a server: {error}") from error
+
+    @property
+    def host(self) -> str:
+        """Name or address of the server."""
+        return self._client.base_url.host
+
+    @property
+    def is_plain_http(self) -> bool:
+        """Whether what is sent can be read on the way."""
+        return self._client.base_url.scheme == "http"
 
     def prepare(self) -> None:
         """Make sure that the server is there; its first answer tells whether it can enrol."""
@@ -216,6 +238,15 @@ class RemoteGallery:
             raise ServerUnreachable(f"the connection to {self._url} broke: {error or type(error).__name__}") from error
 
 
+def _checked(api_key: str) -> str:
+    # What stands there is not repeated: it may be all but a line end of the real key.
+    if _BEARER_TOKEN.fullmatch(api_key) is None:
+        raise CommandError(
+            f"what --api-key or {_KEY_VARIABLE} gives is no API key: one word of letters, digits, _ and -"
+        )
+    return api_key
+
+
 def _json(response: httpx.Response) -> Json:
     try:
         body = response.json() if response.content else {}
@@ -225,6 +256,8 @@ def _json(response: httpx.Response) -> Json:
         return body
     if isinstance(body, dict) and "title" in body:
         detail = body.get("detail") or body["title"]
+        if response.status_code in (401, 403):
+            detail = f"{detail}; the key is given with --api-key or {_KEY_VARIABLE}"
         raise ServerRefusal(str(detail), response.status_code, str(body.get("code", "")))
     raise ServerRefusal(
         f"{response.request.url} answered {response.status_code}, not as this service does: is it one?",

@@ -12,6 +12,7 @@ import typer
 
 from .access import CommandError, Enrolment, GalleryAccess, Json, Method, OnDuplicate, ServerRefusal
 from .options import (
+    ApiKeyOption,
     ConfigOption,
     DataDirOption,
     DeviceOption,
@@ -54,6 +55,7 @@ def add(
         bool, typer.Option("--detect", help="Enrol the best detected box, not the whole picture.")
     ] = False,
     server: ServerOption = None,
+    api_key: ApiKeyOption = None,
     data_dir: DataDirOption = None,
     config: ConfigOption = None,
     device: DeviceOption = None,
@@ -65,7 +67,7 @@ def add(
     if identity is not None and len(images) > 1:
         raise typer.BadParameter("an id belongs to one item: give one picture", param_hint="--id")
     extra = _json_object(metadata)
-    with open_gallery_access(server, data_dir, config, device) as gallery:
+    with open_gallery_access(server, api_key, data_dir, config, device) as gallery:
 
         def enrol(path: Path) -> Json | None:
             try:
@@ -94,6 +96,7 @@ def list_items(
         int | None, typer.Option("--limit", "-n", min=1, help=f"At most so many ({_SHOWN} in a table, else all).")
     ] = None,
     server: ServerOption = None,
+    api_key: ApiKeyOption = None,
     data_dir: DataDirOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -103,7 +106,7 @@ def list_items(
 
     from .output import print_error, print_items, print_json
 
-    with open_gallery_access(server, data_dir, config) as gallery:
+    with open_gallery_access(server, api_key, data_dir, config) as gallery:
         items = gallery.items(label)
         if as_json:
             for item in islice(items, limit):
@@ -120,6 +123,7 @@ def remove(
     *,
     label: Annotated[str | None, typer.Option("--label", "-l", help="Remove all items with this label.")] = None,
     server: ServerOption = None,
+    api_key: ApiKeyOption = None,
     data_dir: DataDirOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -129,7 +133,7 @@ def remove(
 
     if bool(ids) == (label is not None):
         raise typer.BadParameter("give either ids or --label")
-    with open_gallery_access(server, data_dir, config) as gallery:
+    with open_gallery_access(server, api_key, data_dir, config) as gallery:
         removed = gallery.remove(list(dict.fromkeys(ids or []))) if label is None else gallery.remove_label(label)
     if as_json:
         print_json({"removed": removed})
@@ -160,6 +164,7 @@ def build(
         bool, typer.Option("--strict", help="Fail if any line failed; new then takes nothing away.")
     ] = False,
     server: ServerOption = None,
+    api_key: ApiKeyOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -192,7 +197,7 @@ def build(
         refresh,
         strict,
     )
-    with open_target(server, settings) as gallery, progress_bar("pictures", quiet=as_json) as progress:
+    with open_target(server, api_key, settings) as gallery, progress_bar("pictures", quiet=as_json) as progress:
         if not removing:
             plan = _make_ready(gallery, plan)
         report = carry_out(gallery, plan, progress)
@@ -254,6 +259,7 @@ def rehash(
 def info(
     *,
     server: ServerOption = None,
+    api_key: ApiKeyOption = None,
     data_dir: DataDirOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -261,7 +267,7 @@ def info(
     """Describe the gallery: items, bits, memory, the model its codes are of."""
     from .output import print_facts, print_json
 
-    with open_gallery_access(server, data_dir, config) as gallery:
+    with open_gallery_access(server, api_key, data_dir, config) as gallery:
         facts = gallery.info()
     if as_json:
         print_json(facts)
@@ -280,6 +286,7 @@ def rebuild(
         typer.Option(case_sensitive=False, help="Kind of index from now on; remembered with the gallery."),
     ] = None,
     server: ServerOption = None,
+    api_key: ApiKeyOption = None,
     data_dir: DataDirOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -293,7 +300,7 @@ def rebuild(
     from .output import print_facts, print_json, progress_bar
 
     with (
-        open_gallery_access(server, data_dir, config) as gallery,
+        open_gallery_access(server, api_key, data_dir, config) as gallery,
         progress_bar("building, %", quiet=as_json) as progress,
     ):
         facts = gallery.rebuild(method, lambda part: progress(round(part * 100), 100))

@@ -15,6 +15,8 @@ from .access import CommandError, GalleryAccess
 if TYPE_CHECKING:
     from service.settings import Settings
 
+    from .client import RemoteGallery
+
 DRAWING_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 _WHERE = "Where the gallery is"
@@ -35,6 +37,17 @@ ServerOption = Annotated[
         "--server", "-s", metavar="URL", help="Work on the gallery of a running service.", rich_help_panel=_WHERE
     ),
 ]
+ApiKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        metavar="KEY",
+        envvar="SHITU_API_KEY",
+        show_default=False,
+        help="Key for that service; the variable keeps it out of the list of processes.",
+        rich_help_panel=_WHERE,
+    ),
+]
 DeviceOption = Annotated[
     str | None, typer.Option("--device", metavar="auto|cpu|gpu", help="Where the models of a data folder run.")
 ]
@@ -50,7 +63,11 @@ def load_settings(config: Path | None, **overrides: Any) -> Settings:
 
 @contextmanager
 def open_gallery_access(
-    server: str | None, data_dir: Path | None, config: Path | None, device: str | None = None
+    server: str | None,
+    api_key: str | None,
+    data_dir: Path | None,
+    config: Path | None,
+    device: str | None = None,
 ) -> Iterator[GalleryAccess]:
     """Open what the options name: the server's gallery, or a data folder by default.
 
@@ -60,17 +77,15 @@ def open_gallery_access(
     """
     refuse_both(server, data_dir)
     settings = load_settings(config, data_dir=data_dir, device=device) if server is None else None
-    with open_target(server, settings) as gallery:
+    with open_target(server, api_key, settings) as gallery:
         yield gallery
 
 
 @contextmanager
-def open_target(server: str | None, settings: Settings | None) -> Iterator[GalleryAccess]:
+def open_target(server: str | None, api_key: str | None, settings: Settings | None) -> Iterator[GalleryAccess]:
     """Open the server's gallery if there is a server, else the data folder of the settings."""
     if server is not None:
-        from .client import RemoteGallery
-
-        gallery: GalleryAccess = RemoteGallery(server)
+        gallery: GalleryAccess = open_server(server, api_key)
     else:
         from .local import LocalGallery
 
@@ -79,6 +94,19 @@ def open_target(server: str | None, settings: Settings | None) -> Iterator[Galle
         yield gallery
     finally:
         gallery.close()
+
+
+def open_server(server: str, api_key: str | None) -> RemoteGallery:
+    """Open a server's gallery; warn where others on the way could read the key."""
+    from service.security.valid_keys import is_loopback
+
+    from .client import RemoteGallery
+    from .output import print_error
+
+    gallery = RemoteGallery(server, api_key=api_key)
+    if api_key is not None and gallery.is_plain_http and not is_loopback(gallery.host):
+        print_error("the API key goes to the server unencrypted: use https:// where others share the network")
+    return gallery
 
 
 def refuse_both(server: str | None, data_dir: Path | None) -> None:

@@ -74,6 +74,15 @@ def print_matches(answer: Json) -> None:
         out.print("no object found in the picture")
 
 
+def print_keys(rows: Iterable[Json]) -> None:
+    """Print API keys as a table; what a key does not say of its limits is blank."""
+    table = _table("name", "scopes", "rate", "burst", "concurrent")
+    for row in rows:
+        limits = ("" if row[each] is None else row[each] for each in ("rate", "burst", "concurrent"))
+        table.add_row(*_cells(row["name"], ", ".join(row["scopes"]), *limits))
+    console().print(table)
+
+
 def print_facts(facts: Json) -> None:
     """Print a map of facts, one a line."""
     table = Table.grid(padding=(0, 2))

@@ -48,7 +48,9 @@ def serve(settings: Settings, announce: Callable[[str], None], *, adopt: bool = 
     # A signal ends the service in good order, and that is success: uvicorn would raise it again at the end.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _already_obeyed)
-    application = _FailureKeeper(create_app(settings, adopt=adopt))
+    app = create_app(settings, adopt=adopt)
+    signal.signal(signal.SIGHUP, lambda *_: app.state.keys.reload_soon())  # its default would end the service
+    application = _FailureKeeper(app)
     config = uvicorn.Config(
         application,
         lifespan="on",

@@ -9,6 +9,7 @@ import typer
 
 from .access import CommandError, Json, OnDuplicate
 from .options import (
+    ApiKeyOption,
     ConfigOption,
     DataDirOption,
     JsonOption,
@@ -37,6 +38,7 @@ def backup(
     *,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     server: ServerOption = None,
+    api_key: ApiKeyOption = None,
     data_dir: DataDirOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -52,7 +54,7 @@ def backup(
     to_pipe = str(file) == "-"
     if not to_pipe and file.exists() and not force:
         raise CommandError(f"{file} is there: name another file, or replace it with --force")
-    with open_gallery_access(server, data_dir, config) as gallery:
+    with open_gallery_access(server, api_key, data_dir, config) as gallery:
         unit = "items" if server is None else "bytes"
         with progress_bar(unit, quiet=as_json) as progress:
             info = gallery.backup(None if to_pipe else file, progress)
@@ -109,6 +111,7 @@ def load(
     on_duplicate: Annotated[OnDuplicate, typer.Option(help="What to do about an item with an equal code.")] = "add",
     skip: Annotated[int, typer.Option("--skip", min=0, metavar="N", help="Leave the first N items out.")] = 0,
     server: ServerOption = None,
+    api_key: ApiKeyOption = None,
     data_dir: DataDirOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -131,7 +134,7 @@ def load(
         raise typer.BadParameter(f"there are {len(given):,} items", param_hint="--skip")
     given.check()
     settings = load_settings(config, data_dir=data_dir) if server is None else None
-    with bulk.open_sink(server, settings, given.bits, fingerprint) as sink:
+    with bulk.open_sink(server, api_key, settings, given.bits, fingerprint) as sink:
         with progress_bar("items", quiet=as_json) as progress:
             report = bulk.load(given, sink, on_duplicate, skip, progress)
         facts = sink.info()

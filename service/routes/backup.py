@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from .. import openapi
 from ..errors import NotReady
 from ..runtime import Runtime
+from ..security.access import Access, needs
 from .common import no_query, runtime_of
 
 router = APIRouter(tags=["gallery"])
@@ -40,6 +41,7 @@ _STALL_S = 60.0  # for one piece: a client that takes nothing would keep the cat
         file=_MEDIA_TYPE,
     ),
 )
+@needs(Access.ADMIN)
 async def backup(request: Request) -> Response:
     """Stream a backup. Searches and changes go on; the changes are not in it."""
     return _BackupResponse(runtime_of(request))

@@ -32,6 +32,7 @@ from ..schemas import (
     parse_json,
     parse_object,
 )
+from ..security.access import Access, needs
 from ..timing import StageTimes
 from .common import check_fingerprint, enrolled, json_response, off_loop, runtime_of
 
@@ -70,6 +71,7 @@ class _Pictured:
         description="What became of each item, in the order sent",
     ),
 )
+@needs(Access.GALLERY)
 async def enrol_batch(request: Request) -> Response:
     """Add many items. Bad ones get a problem in their place; all good ones go in as one transaction."""
     runtime = runtime_of(request)
@@ -94,13 +96,13 @@ async def _read(
     limits = BodyLimits.for_batch(settings.max_batch_bytes, settings.max_batch_images, settings.max_upload_bytes)
     sent = await read_form_or_json(request, limits, frozenset({"images"}))
     if isinstance(sent, Form):
-        return _read_form(sent, Context(runtime.store.bits, form=True), settings.max_batch_images)
+        return _read_form(sent, runtime.context(form=True), settings.max_batch_images)
     body = sent
     return await off_loop(runtime, len(body), lambda: _read_json(runtime, body))
 
 
 def _read_json(runtime: Runtime, body: bytes) -> tuple[BatchJson, Sequence[Draft | _Pictured | Exception]]:
-    context = Context(runtime.store.bits)
+    context = runtime.context()
     batch = parse_json(BatchJson, body, context)
     settings = runtime.settings
     if any("image_base64" in item for item in batch.items):

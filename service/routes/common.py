@@ -15,7 +15,7 @@ from ..bodies import BodyLimits, Form, read_form_or_json
 from ..errors import FieldProblem, ForeignCode, InvalidFields, NotReady
 from ..forms import single_fields
 from ..runtime import Runtime
-from ..schemas import Context, RequestModel, parse_json, parse_object
+from ..schemas import RequestModel, parse_json, parse_object
 
 FormModel = TypeVar("FormModel", bound=RequestModel)
 JsonModel = TypeVar("JsonModel", bound=RequestModel)
@@ -58,11 +58,10 @@ async def read_call(
     """
     limits = BodyLimits.for_one_picture(runtime.settings.max_upload_bytes)
     sent = await read_form_or_json(request, limits, frozenset({"image"}))
-    bits = runtime.store.bits
     if isinstance(sent, Form):
-        return parse_object(form, single_fields(sent), Context(bits, form=True))
+        return parse_object(form, single_fields(sent), runtime.context(form=True))
     body = sent
-    return await off_loop(runtime, len(body), lambda: parse_json(json, body, Context(bits)))
+    return await off_loop(runtime, len(body), lambda: parse_json(json, body, runtime.context()))
 
 
 async def off_loop(runtime: Runtime, body_bytes: int, function: Callable[[], Result]) -> Result:

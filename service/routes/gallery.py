@@ -17,7 +17,6 @@ from ..errors import PictureError
 from ..runtime import Runtime
 from ..schemas import (
     MAX_DELETED_IDS,
-    Context,
     DeleteJson,
     EnrolForm,
     EnrolJson,
@@ -29,6 +28,7 @@ from ..schemas import (
     ReplaceJson,
     parse_json,
 )
+from ..security.access import Access, needs
 from ..timing import StageTimes
 from .common import check_fingerprint, enrolled, json_response, no_query, read_call, runtime_of
 
@@ -63,6 +63,7 @@ _EXAMPLES = {
         also={200: "With `on_duplicate` = `return`: the item with an equal code that was there before"},
     ),
 )
+@needs(Access.GALLERY)
 async def enrol(request: Request) -> Response:
     """Add one item to the gallery, by a picture or a ready-made code."""
     runtime = runtime_of(request)
@@ -90,6 +91,7 @@ async def enrol(request: Request) -> Response:
         example={"items": [_ITEM], "next_cursor": None},
     ),
 )
+@needs(Access.GALLERY)
 async def list_items(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
     """List the gallery by id. What is there throughout a walk appears exactly once."""
     runtime = runtime_of(request)
@@ -113,12 +115,13 @@ async def list_items(request: Request, query: Annotated[ListQuery, Query()]) -> 
         example={"removed": 1},
     ),
 )
+@needs(Access.GALLERY)
 async def delete_items(request: Request) -> Response:
     """Remove items by their ids, or every item with a label."""
     runtime = runtime_of(request)
     with runtime.admission.permit():
         body = await read_json(request, BodyLimits.for_json(_MAX_DELETE_BYTES))
-        sent = parse_json(DeleteJson, body, Context(runtime.store.bits))
+        sent = parse_json(DeleteJson, body, runtime.context())
 
         def remove(_: None) -> int:
             if sent.label is not None:
@@ -135,6 +138,7 @@ async def delete_items(request: Request) -> Response:
     dependencies=[Depends(no_query)],
     responses=openapi.answers(ItemAnswer, 404, 422, 429, 503, description="The item", example=_ITEM),
 )
+@needs(Access.GALLERY)
 async def read_item(request: Request, id: str) -> Response:  # noqa: A002  the path says {id}
     """Give one item."""
     runtime = runtime_of(request)
@@ -156,6 +160,7 @@ async def read_item(request: Request, id: str) -> Response:  # noqa: A002  the p
         ItemAnswer, 400, 404, 408, 409, 413, 415, 422, 429, 503, 507, description="Replaced", example=_ITEM
     ),
 )
+@needs(Access.GALLERY)
 async def replace_item(request: Request, id: str) -> Response:  # noqa: A002  as above
     """Put a new label, new metadata and a new picture or code in place of the item's."""
     runtime = runtime_of(request)
@@ -179,6 +184,7 @@ async def replace_item(request: Request, id: str) -> Response:  # noqa: A002  as
     dependencies=[Depends(no_query)],
     responses=openapi.answers(None, 404, 422, 429, 503, 507, status=204, description="Removed for good"),
 )
+@needs(Access.GALLERY)
 async def delete_item(request: Request, id: str) -> Response:  # noqa: A002  as above
     """Remove one item."""
     runtime = runtime_of(request)

@@ -16,6 +16,7 @@ from ..problems import problem_response, request_id_of
 from ..readiness import Failure
 from ..runtime import Runtime
 from ..schemas import HealthAnswer, StatusAnswer
+from ..security.access import Access, needs
 from .common import json_response, runtime_of
 from .index import index_answer
 
@@ -30,6 +31,7 @@ _TITLE = "The service is not ready"
     response_class=Response,
     responses=openapi.answers(StatusAnswer, description="It answers", example={"status": "alive"}),
 )
+@needs(Access.PROBE)
 async def livez() -> Response:
     """Answer as long as the event loop runs: restart the process when this fails."""
     return json_response(StatusAnswer(status="alive"))
@@ -46,6 +48,7 @@ async def livez() -> Response:
         example={"status": "ready", "checks": {"models": "ok", "storage": "ok", "background": "ok"}},
     ),
 )
+@needs(Access.PROBE)
 async def readyz(request: Request) -> Response:
     """Code a canary picture and write to the data folder: send no traffic while this fails."""
     runtime = runtime_of(request)
@@ -64,6 +67,7 @@ async def readyz(request: Request) -> Response:
     response_class=Response,
     responses=openapi.answers(HealthAnswer, 503, description="What runs here and how it is"),
 )
+@needs(Access.ANY_KEY)
 async def health(request: Request) -> Response:
     """Tell version, models, index, limits and the state of every check."""
     runtime = runtime_of(request)
@@ -86,6 +90,7 @@ async def health(request: Request) -> Response:
             "max_batch_images": settings.max_batch_images,
             "max_batch_codes": settings.max_batch_codes,
             "max_batch_bytes": settings.max_batch_bytes,
+            "max_metadata_bytes": settings.max_metadata_bytes,
             "max_concurrent_requests": settings.max_concurrent_requests,
         },
     )
@@ -98,6 +103,7 @@ async def health(request: Request) -> Response:
     response_class=Response,
     responses={200: {"description": "Prometheus's text format", "content": {"text/plain": {}}}},
 )
+@needs(Access.METRICS)
 async def metrics(request: Request) -> Response:
     """Give counts and durations of requests and stages, the gallery's size, and top-1 distances."""
     return Response(request.app.state.metrics.render(), media_type=CONTENT_TYPE_LATEST)

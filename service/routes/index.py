@@ -13,7 +13,8 @@ from .. import answers, openapi
 from ..bodies import BodyLimits, read_json
 from ..errors import EmptyBody, RebuildUnderWay
 from ..runtime import Runtime
-from ..schemas import Context, IndexAnswer, RebuildJson, parse_json
+from ..schemas import IndexAnswer, RebuildJson, parse_json
+from ..security.access import Access, needs
 from .common import json_response, no_query, runtime_of
 
 router = APIRouter(tags=["index"])
@@ -43,6 +44,7 @@ _EXAMPLE = {
     dependencies=[Depends(no_query)],
     responses=openapi.answers(IndexAnswer, 422, 429, 503, description="The index", example=_EXAMPLE),
 )
+@needs(Access.ANY_KEY)
 async def read_index(request: Request) -> Response:
     """Tell which kind of index serves and why, its size, the model of the codes, and how far a rebuild is."""
     runtime = runtime_of(request)
@@ -64,6 +66,7 @@ async def read_index(request: Request) -> Response:
         example={**_EXAMPLE, "rebuild_progress": 0.0},
     ),
 )
+@needs(Access.ADMIN)
 async def rebuild_index(request: Request) -> Response:
     """Build the index anew from the catalog, by the method that is chosen from then on, while the old one serves."""
     runtime = runtime_of(request)
@@ -93,7 +96,7 @@ async def _method(request: Request, runtime: Runtime) -> Method | None:
         body = await read_json(request, BodyLimits.for_json(_MAX_BODY_BYTES))
     except EmptyBody:
         return None
-    return parse_json(RebuildJson, body, Context(runtime.store.bits)).method
+    return parse_json(RebuildJson, body, runtime.context()).method
 
 
 async def _rebuild(runtime: Runtime, method: Method | None) -> None:

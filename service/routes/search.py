@@ -25,6 +25,7 @@ from ..schemas import (
     SearchForm,
     SearchJson,
 )
+from ..security.access import Access, needs
 from ..timing import StageTimes
 from ..vision import Candidate, Vision
 from .common import check_fingerprint, json_response, read_call, runtime_of
@@ -69,6 +70,7 @@ _ANSWER_EXAMPLE = {
         pictures=tuple(_ENCODERS),
     ),
 )
+@needs(Access.SEARCH)
 async def search(request: Request) -> Response:
     """Find the objects in a picture and the gallery's items that look like them.
 

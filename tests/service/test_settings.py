@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from models.inference import DETECTION, RECOGNITION, STARTER_HASHER
+from service.security.limits import CallerLimits
+from service.security.valid_keys import KeySources
 from service.settings import Settings, SettingsError
 
 # A configuration as PP-ShiTu's users have it, with its misspellings.
@@ -333,10 +335,74 @@ def test_what_kubernetes_puts_into_the_environment_is_left_alone(monkeypatch: py
     assert Settings.load().port == 8080
 
 
-def test_a_key_file_is_refused_rather_than_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SHITU_API_KEYS_FILE", "keys.txt")
+def test_the_key_of_the_client_commands_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHITU_API_KEY", "shitu_abc")
+    settings = Settings.load()
+    assert not settings.key_sources.given
+    assert "shitu_abc" not in repr(settings)
+
+
+def test_where_keys_are_and_what_they_are_limited_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "SHITU_API_KEYS_FILE": "~/keys.txt",
+        "SHITU_API_KEYS": "boss admin sha256:00",
+        "SHITU_RATE_LIMIT": "2.5",
+        "SHITU_MAX_CONCURRENT_REQUESTS_PER_KEY": "4",
+    }.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.load()
+    assert settings.key_sources == KeySources(Path.home() / "keys.txt", "boss admin sha256:00", "SHITU_API_KEYS")
+    assert settings.caller_limits == CallerLimits(2.5, 5, 4)
+    assert "sha256:00" not in repr(settings)
+
+
+def test_keys_that_are_no_text_are_not_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "shitu.yaml"
+    path.write_text("Service:\n  api_keys: [boss admin sha256:00]\n", encoding="utf-8")
+    (problem,) = problems(path)
+    assert problem.startswith(f"{path}:2: Service.api_keys: ")
+    assert "sha256" not in problem
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("https://shop.example", ("https://shop.example",)),
+        (" https://shop.example , http://localhost:3000,", ("https://shop.example", "http://localhost:3000")),
+        ("http://[::1]:8080", ("http://[::1]:8080",)),
+        ("*", ("*",)),
+    ],
+)
+def test_origins_are_parted_by_commas(given: str, read: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHITU_CORS_ORIGINS", given)
+    assert Settings.load().cors_origins == read
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["shop.example", "https://shop.example/", "https://Shop.example", "ftp://shop.example", "null", "https://*"],
+)
+def test_what_no_browser_sends_as_an_origin_is_refused(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHITU_CORS_ORIGINS", given)
     (problem,) = problems()
-    assert problem.startswith("SHITU_API_KEYS_FILE: this version does not check API keys")
+    assert problem.startswith("SHITU_CORS_ORIGINS: must be origins as browsers send them")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SHITU_RATE_LIMIT", "0"),
+        ("SHITU_RATE_LIMIT", "inf"),
+        ("SHITU_RATE_LIMIT", "nan"),
+        ("SHITU_RATE_BURST", "5"),
+        ("SHITU_MAX_CONCURRENT_REQUESTS_PER_KEY", "0"),
+        ("SHITU_MAX_METADATA_BYTES", "65537"),
+    ],
+)
+def test_limits_that_cannot_be_are_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    (problem,) = problems()
+    assert problem.startswith(f"{name}: ")
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "-1"])
