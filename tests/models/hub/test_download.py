@@ -14,18 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.training.download import DownloadError, download
+from models.hub import ContentMismatch, DownloadError
+from models.hub.download import download
 
-from .file_server import FileServer, serve
+from ..file_server import FileServer, serve
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 SIZE = 3_000_000
 CONTENT = np.random.default_rng(0).bytes(SIZE)
 OTHER = np.random.default_rng(1).bytes(SIZE - 1000)
 FETCH = """
 import sys
 from pathlib import Path
-from models.training.download import download
+from models.hub.download import download
 download(sys.argv[1], Path(sys.argv[2]))
 """
 
@@ -33,7 +34,7 @@ download(sys.argv[1], Path(sys.argv[2]))
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not wait before another attempt: the server is ready for it."""
-    monkeypatch.setattr("models.training.download._PAUSE_S", 0.0)
+    monkeypatch.setattr("models.hub.download._PAUSE_S", 0.0)
 
 
 @pytest.fixture
@@ -171,7 +172,7 @@ def test_the_checksum_decides(server: FileServer, tmp_path: Path) -> None:
     damaged = bytearray(CONTENT)
     damaged[1234] ^= 1
     server.content = bytes(damaged)
-    with pytest.raises(DownloadError, match=rf"{hashlib.md5(damaged).hexdigest()}, and {right} is right"):
+    with pytest.raises(ContentMismatch, match=rf"{hashlib.md5(damaged).hexdigest()}, and {right} is right"):
         download(server.url, tmp_path / "file", md5=right)
     assert files(tmp_path) == []
     server.content = CONTENT
@@ -186,7 +187,7 @@ def test_the_checksum_that_the_server_gives_decides_too(server: FileServer, tmp_
         interrupt(server, tmp_path / "file")
         del server.headers["Content-MD5"]
     server.content = CONTENT[:-1] + b"?"
-    with pytest.raises(DownloadError, match=rf"came with the MD5 checksum .*, and {digest.hexdigest()} is right"):
+    with pytest.raises(ContentMismatch, match=rf"came with the MD5 checksum .*, and {digest.hexdigest()} is right"):
         download(server.url, tmp_path / "file")
     assert files(tmp_path) == []
     server.content = CONTENT
