@@ -1,0 +1,133 @@
+"""A pull as a command carries it out: with a bar, hints for what went wrong, and a trial run of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from models.hub import DownloadError, Kind, PullRecord, PullRequest, pull
+from models.hub.bar import DownloadBar
+from models.hub.pull import work_folder
+from models.inference import Detector, Hasher, ModelError, ModelInvalid
+
+from .access import CommandError, Json
+from .model_shelf import Model, Shelf, advice, next_step
+from .output import print_error
+
+
+@dataclass(frozen=True)
+class PullReport:
+    """What a pull came to: the model, whether it is new, what the archive held besides, and what to do next."""
+
+    model: Model
+    record: PullRecord
+    is_new: bool
+    left_out: tuple[str, ...]
+    next_step: str
+    notes: tuple[str, ...]
+
+    def to_json(self) -> Json:
+        """Describe it for machines."""
+        return {
+            "name": self.record.name,
+            "kind": self.record.kind,
+            "folder": str(self.model.folder),
+            "is_new": self.is_new,
+            "source": self.record.source,
+            "archive_sha256": self.record.archive.sha256,
+            "size_bytes": self.record.size_bytes,
+            "left_out": list(self.left_out),
+            "next_step": self.next_step,
+            "notes": list(self.notes),
+        }
+
+
+def carry_out(request: PullRequest, shelf: Shelf, *, force: bool, verify: bool, quiet: bool) -> PullReport:
+    """Pull a model.
+
+    Args:
+        request: what to pull.
+        shelf: knows the published models.
+        force: replace an earlier pull.
+        verify: run the model on a picture before it counts.
+        quiet: show no bar.
+
+    Raises:
+        CommandError: it cannot be had or kept; the text says what to do.
+        HubError: see ``models.hub.pull``.
+        ModelError: it cannot be loaded; it was not kept.
+    """
+    if isinstance(request.source, str) and request.source.lower().startswith("http:") and request.sha256 is None:
+        print_error("http does not protect the archive on its way: prefer https, or demand a checksum with --sha256")
+    bar = DownloadBar(request.name, quiet=quiet)
+    check: Callable[[Path], object] | None = (lambda folder: _try_out(request, folder)) if verify else None
+    try:
+        pulled = pull(request, force=force, verify=check, progress=bar)
+    except DownloadError as error:
+        raise CommandError(f"{error}; {_without_network(request)}") from error
+    except OSError as error:
+        raise CommandError(
+            f"{request.folder} cannot be made: {error}; what was downloaded stays in {work_folder(request.folder)}, "
+            "and another try goes on from there"
+        ) from error
+    finally:
+        bar.stop()
+    model = Model(
+        request.name,
+        request.kind,
+        "pulled",
+        request.folder,
+        pulled.record.size_bytes,
+        shelf.find(request.name).published if request.files else None,
+        pulled.record,
+    )
+    return PullReport(model, pulled.record, pulled.is_new, pulled.left_out, next_step(model), advice(model))
+
+
+def _without_network(request: PullRequest) -> str:
+    return (
+        "on a machine without this network, copy the archive there and name it: "
+        f"shitu models pull {request.name} --from FILE"
+    )
+
+
+def _try_out(request: PullRequest, folder: Path) -> None:
+    """Load a model as the service does, and run it on a drawn picture.
+
+    Raises:
+        ModelInvalid: it cannot be loaded, or gives what is no feature or box.
+    """
+    try:
+        _RUN[request.kind](folder)
+    except ModelError as error:
+        raise ModelInvalid(
+            f"the service cannot use {request.name} as a {request.kind}: {error}. Nothing was changed; what came is "
+            f"kept for another try ({_another_kind(request)}--no-verify skips this check)"
+        ) from error
+
+
+def _another_kind(request: PullRequest) -> str:
+    other = "detector" if request.kind == "hasher" else "hasher"
+    return "" if request.files else f"--kind {other} if it is one; "
+
+
+def _run_hasher(folder: Path) -> None:
+    features = Hasher.load(folder, "cpu").features([_picture()])
+    if not np.isfinite(features).all() or not features.any():
+        raise ModelInvalid(f"{folder} gives features that are no numbers, or nothing but zeros")
+
+
+def _run_detector(folder: Path) -> None:
+    Detector.load(folder, "cpu").detect(_picture(), threshold=0.0, max_objects=10)
+
+
+_RUN: dict[Kind, Callable[[Path], None]] = {"hasher": _run_hasher, "detector": _run_detector}
+
+
+def _picture() -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
+    """Draw a picture in which something changes in both directions and in each colour."""
+    y, x = np.mgrid[:120, :160]
+    return np.stack([(x * 2) % 256, (y * 3) % 256, (x * y) % 256], axis=2).astype(np.uint8)
