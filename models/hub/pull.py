@@ -73,7 +73,7 @@ def pull(
 
     Args:
         request: what to pull.
-        force: replace what an earlier pull left.
+        force: replace what an earlier pull left, with an archive that is fetched anew.
         verify: is called with the unpacked folder before it counts; what it raises ends the pull.
         progress: is told the bytes of the download.
 
@@ -85,18 +85,24 @@ def pull(
     folder = request.folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.parent / f".{folder.name}.lock", f"pulling {request.name}"):
-        if (there := _look(request, force)) is not None:
-            return Pulled(there, is_new=False)
         work = work_folder(folder)
+        made, before = work / "made", work / "before"
+        if before.exists() and not folder.exists():  # of a process that was killed while it replaced one by the other
+            before.rename(folder)
+        if (there := _look(request, force)) is not None:
+            shutil.rmtree(work, ignore_errors=True)  # of a process that was killed just after the rename
+            return Pulled(there, is_new=False)
         work.mkdir(exist_ok=True)
-        made = work / "made"
-        shutil.rmtree(made, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(made, ignore_errors=True)
+        if force:
+            for earlier in work.glob("*.archive"):
+                earlier.unlink()
         try:
             archive = _fetch(request, work, progress)
             left_out, record = _make(request, archive, made)
             if verify is not None:
                 verify(made)
-            _put(made, folder, work / "before")
+            _put(made, folder, before)
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)
             if not (list(work.glob("*.archive")) or list(work.glob("*.archive.part"))):

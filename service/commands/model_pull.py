@@ -6,15 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from models.hub import DownloadError, Kind, PullRecord, PullRequest, pull
+from models.hub import DownloadError, PullRecord, PullRequest, pull
 from models.hub.bar import DownloadBar
 from models.hub.pull import work_folder
-from models.inference import Detector, Hasher, ModelError, ModelInvalid
+from models.inference import ModelError, ModelInvalid
 
 from .access import CommandError, Json
 from .model_shelf import Model, Shelf, advice, next_step
+from .model_trial import try_out
 from .output import print_error
 
 
@@ -95,39 +94,18 @@ def _without_network(request: PullRequest) -> str:
 
 
 def _try_out(request: PullRequest, folder: Path) -> None:
-    """Load a model as the service does, and run it on a drawn picture.
+    """See that the service can use what came.
 
     Raises:
-        ModelInvalid: it cannot be loaded, or gives what is no feature or box.
+        ModelInvalid: it cannot; the text says what to do.
     """
     try:
-        _RUN[request.kind](folder)
+        try_out(folder, request.kind)
     except ModelError as error:
+        reason = str(error).replace(f"{folder}/", "").replace(str(folder), request.name)
+        other = "detector" if request.kind == "hasher" else "hasher"
+        kind = "" if request.files else f"--kind {other} if it is one; "
         raise ModelInvalid(
-            f"the service cannot use {request.name} as a {request.kind}: {error}. Nothing was changed; what came is "
-            f"kept for another try ({_another_kind(request)}--no-verify skips this check)"
+            f"the service cannot use {request.name} as a {request.kind}: {reason}. Nothing was changed, and what came "
+            f"is kept for another try ({kind}--no-verify skips this check, --force fetches it anew)"
         ) from error
-
-
-def _another_kind(request: PullRequest) -> str:
-    other = "detector" if request.kind == "hasher" else "hasher"
-    return "" if request.files else f"--kind {other} if it is one; "
-
-
-def _run_hasher(folder: Path) -> None:
-    features = Hasher.load(folder, "cpu").features([_picture()])
-    if not np.isfinite(features).all() or not features.any():
-        raise ModelInvalid(f"{folder} gives features that are no numbers, or nothing but zeros")
-
-
-def _run_detector(folder: Path) -> None:
-    Detector.load(folder, "cpu").detect(_picture(), threshold=0.0, max_objects=10)
-
-
-_RUN: dict[Kind, Callable[[Path], None]] = {"hasher": _run_hasher, "detector": _run_detector}
-
-
-def _picture() -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
-    """Draw a picture in which something changes in both directions and in each colour."""
-    y, x = np.mgrid[:120, :160]
-    return np.stack([(x * 2) % 256, (y * 3) % 256, (x * y) % 256], axis=2).astype(np.uint8)
