@@ -99,7 +99,9 @@ def test_the_check_sees_relative_and_local_imports(tmp_path: Path) -> None:
     assert {"service.runtime", "index_store", "service.routes.common"} <= set(imports(path))
 
 
-@pytest.mark.parametrize("module", ["service", "service.app", "service.cli", "index_store", "models.hub", "models.inference"])
+@pytest.mark.parametrize(
+    "module", ["service", "service.app", "service.cli", "index_store", "models.hub", "models.inference"]
+)
 def test_importing_loads_no_training_code(module: str) -> None:
     script = f"import sys, {module}; print([name for name in {NOT_LOADED!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True)

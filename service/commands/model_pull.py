@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.hub import DownloadError, PullRecord, PullRequest, pull
+from models.hub import CATALOGUE, DownloadError, PullRecord, PullRequest, pull
 from models.hub.bar import DownloadBar
 from models.hub.pull import work_folder
 from models.inference import ModelError, ModelInvalid
 
 from .access import CommandError, Json
-from .model_shelf import Model, Shelf, advice, next_step
+from .model_shelf import Model, advice, next_step
 from .model_trial import try_out
 from .output import print_error
 
@@ -44,12 +44,11 @@ class PullReport:
         }
 
 
-def carry_out(request: PullRequest, shelf: Shelf, *, force: bool, verify: bool, quiet: bool) -> PullReport:
+def carry_out(request: PullRequest, *, force: bool, verify: bool, quiet: bool) -> PullReport:
     """Pull a model.
 
     Args:
         request: what to pull.
-        shelf: knows the published models.
         force: replace an earlier pull.
         verify: run the model on a picture before it counts.
         quiet: show no bar.
@@ -80,7 +79,7 @@ def carry_out(request: PullRequest, shelf: Shelf, *, force: bool, verify: bool, 
         "pulled",
         request.folder,
         pulled.record.size_bytes,
-        shelf.find(request.name).published if request.files else None,
+        CATALOGUE.get(request.name),
         pulled.record,
     )
     return PullReport(model, pulled.record, pulled.is_new, pulled.left_out, next_step(model), advice(model))
@@ -104,7 +103,7 @@ def _try_out(request: PullRequest, folder: Path) -> None:
     except ModelError as error:
         reason = str(error).replace(f"{folder}/", "").replace(str(folder), request.name)
         other = "detector" if request.kind == "hasher" else "hasher"
-        kind = "" if request.files else f"--kind {other} if it is one; "
+        kind = "" if request.name in CATALOGUE else f"--kind {other} if it is one; "
         raise ModelInvalid(
             f"the service cannot use {request.name} as a {request.kind}: {reason}. Nothing was changed, and what came "
             f"is kept for another try ({kind}--no-verify skips this check, --force fetches it anew)"

@@ -76,7 +76,7 @@ class Shelf:
             CommandError: there is no home folder to have a cache in.
         """
         try:
-            self.cache = cache or user_cache("models")
+            self.cache = (cache or user_cache("models")).absolute()
         except RuntimeError as error:
             raise CommandError(f"{error}: name a folder for models with SHITU_MODEL_CACHE_DIR") from error
 

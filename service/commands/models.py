@@ -118,10 +118,9 @@ def pull(
     from .model_pull import carry_out
     from .output import print_error, print_json, print_pull
 
-    settings_cache = _shelf(cache_dir, config)
-    request = _request(settings_cache, model, archive, mirror, sha256, name, kind, to)
+    request = _request(_shelf(cache_dir, config), model, archive, mirror, sha256, name, kind, to)
     try:
-        report = carry_out(request, settings_cache, force=force, verify=not no_verify, quiet=as_json)
+        report = carry_out(request, force=force, verify=not no_verify, quiet=as_json)
     except KeyboardInterrupt:
         print_error("stopped; what came of the download is kept, and the same command goes on from there")
         raise typer.Exit(_INTERRUPTED) from None

@@ -110,6 +110,15 @@ def test_an_archive_on_this_machine_needs_no_network(
     assert again.out.startswith(f"general-v2 was there already and checks out: {cache}/general-v2\n")
 
 
+def test_a_model_of_which_nothing_is_known_is_believed_and_said_to_be(
+    shitu: Shitu, server: FileServer, cache: Path
+) -> None:
+    answer = shitu.ok("models", "pull", "general-v1-binary", "--mirror", server.url, "--no-verify")
+    assert "Nothing is known of its files beforehand: the first pull is believed.\n" in answer.out
+    assert answer.out.endswith(f"next: SHITU_HASHER_DIR={cache}/general-v1-binary shitu serve\n")
+    assert states(shitu, "--check")["general-v1-binary"] == "pulled"
+
+
 def test_another_file_under_an_official_name_is_refused(shitu: Shitu, server: FileServer, cache: Path) -> None:
     answer = shitu("models", "pull", "general-v1", "--mirror", server.url)
     assert answer.code == 1
