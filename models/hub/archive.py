@@ -8,11 +8,13 @@ condemns the archive as a whole. Modes, owners and times in it count for nothing
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -137,7 +139,7 @@ class _Taking:
             return
         if not _is_wanted(path.name):
             if not fnmatchcase(path.name, _PASSED_OVER):
-                self.left_out.append(printable(entry.name))
+                self.left_out.append(_printable(entry.name))
             return
         if path.name in self.kept:
             raise ArchiveInvalid(f"holds {path.name} twice, in {self.kept[path.name].parent} and in {path.parent}")
@@ -150,7 +152,7 @@ class _Taking:
         if not suffixes & {".pdmodel", ".json"} or ".pdiparams" not in suffixes:
             there = ", ".join([*self.kept, *self.left_out][:10]) or "nothing"
             raise ArchiveInvalid(
-                f"holds no exported model: it needs a graph (.pdmodel or .json) and its .pdiparams, "
+                "holds no exported model: it needs a graph (.pdmodel or .json) and its .pdiparams, "
                 f"and there is {there}"
             )
         if len({path.parent for path in self.kept.values()}) > 1:
@@ -158,7 +160,7 @@ class _Taking:
         return Unpacked(tuple(sorted(self.kept)), tuple(self.left_out))
 
     def _check(self, entry: _Entry) -> PurePosixPath:
-        shown = printable(entry.name)
+        shown = _printable(entry.name)
         if len(self.seen) >= self.limits.entries:
             raise ArchiveInvalid(f"holds more than the {self.limits.entries:,} entries that are allowed")
         if entry.kind not in ("file", "folder"):
@@ -190,7 +192,7 @@ class _Taking:
             raise ArchiveInvalid(f"is torn: {name} should have {entry.size:,} bytes")
 
 
-def printable(name: str) -> str:
+def _printable(name: str) -> str:
     """Show a name from an archive so that it cannot steer a terminal or pass for another one."""
     return ascii(name)[1:-1][:200]
 
@@ -212,8 +214,12 @@ def _condemning(name: str) -> Iterator[None]:
         raise ArchiveInvalid(f"{name} {error}") from error
     except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise ArchiveInvalid(f"{name} is torn or no archive: {error}") from error
-    except (ValueError, OverflowError, NotImplementedError) as error:  # impossible numbers, unknown compression
+    except (ValueError, OverflowError, NotImplementedError, struct.error) as error:  # impossible numbers and versions
         raise ArchiveInvalid(f"{name} cannot be unpacked: {error}") from error
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # a place before the file's beginning
+            raise ArchiveInvalid(f"{name} is torn: {error}") from error
+        raise
 
 
 def _entries(archive: Path, limits: Limits) -> Iterator[_Entry]:
@@ -256,6 +262,8 @@ def _zip_kind(member: zipfile.ZipInfo) -> str:
         return "a link"
     if member.flag_bits & 0x1:
         return "an encrypted file"
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "a file that is compressed in an unusual way"
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "what is neither a file nor a folder"
     return "folder" if member.is_dir() else "file"

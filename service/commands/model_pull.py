@@ -86,10 +86,8 @@ def carry_out(request: PullRequest, *, force: bool, verify: bool, quiet: bool) -
 
 
 def _without_network(request: PullRequest) -> str:
-    return (
-        "on a machine without this network, copy the archive there and name it: "
-        f"shitu models pull {request.name} --from FILE"
-    )
+    named = f"{request.name} --from FILE" if request.name in CATALOGUE else f"FILE --name {request.name}"
+    return f"without a network, copy the archive to this machine and name it: shitu models pull {named}"
 
 
 def _try_out(request: PullRequest, folder: Path) -> None:

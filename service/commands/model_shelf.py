@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from models.hub import CATALOGUE, HubError, Kind, PublishedModel, PullRecord, RecordInvalid, UnknownModel, user_cache
+from models.hub import CATALOGUE, Kind, PublishedModel, PullRecord, RecordInvalid, UnknownModel, user_cache
+from models.hub.record import differences
 from models.inference import STARTER_DETECTOR, STARTER_HASHER, Manifest, ModelFiles
 
 from .access import CommandError, Json
 
 State = Literal["bundled", "pulled", "damaged", "not pulled"]
 
-_BUNDLED: dict[str, tuple[Kind, Path]] = {
+BUNDLED: dict[str, tuple[Kind, Path]] = {
     "starter-hasher": ("hasher", STARTER_HASHER),
     "starter-detector": ("detector", STARTER_DETECTOR),
 }
+"""Kind and folder of the models that come with the package."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ class Model:
         }
 
     @property
+    def size(self) -> str:
+        """The size for people."""
+        return "not known" if self.size_bytes is None else f"{self.size_bytes / 1e6:.1f} MB"
+
+    @property
     def source(self) -> str | None:
         """Where it came from, or would come from."""
         if self.record is not None:
@@ -86,7 +93,7 @@ class Shelf:
         Args:
             contents: whether to read every file that was pulled and compare its checksum.
         """
-        for name, (kind, folder) in _BUNDLED.items():
+        for name, (kind, folder) in BUNDLED.items():
             if folder.is_dir():
                 yield _bundled(name, kind, folder)
         for published in CATALOGUE.values():
@@ -127,7 +134,7 @@ class Shelf:
             return  # somebody else's folder
 
 
-def unknown(name: str, known: list[str]) -> HubError:
+def unknown(name: str, known: list[str]) -> UnknownModel:
     """Make the error for a name that no model has."""
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
@@ -141,7 +148,7 @@ def describe(model: Model) -> Json:
         card |= _describe_published(model.published)
     elif model.state == "bundled":
         card |= _describe_bundled(model)
-    card |= {"state": model.state, "folder": str(model.folder), "size": _size(model.size_bytes)}
+    card |= {"state": model.state, "folder": str(model.folder), "size": model.size}
     if model.record is not None:
         card |= {
             "source": model.record.source,
@@ -181,17 +188,18 @@ def _bundled(name: str, kind: Kind, folder: Path) -> Model:
 
 
 def _pulled(record: PullRecord, folder: Path, published: PublishedModel | None, *, contents: bool) -> Model:
-    problems = tuple(record.compare(folder, contents=contents))
-    name, kind = (record.name, record.kind) if published is None else (published.name, published.kind)
+    problems = record.compare(folder, contents=contents)
+    if published is not None:  # a record can be written anew; what the catalogue knows cannot
+        problems = problems or differences(folder, published.files, contents=contents)
     return Model(
-        name=name if published is not None else folder.name,
-        kind=kind,
+        name=folder.name,
+        kind=record.kind if published is None else published.kind,
         state="damaged" if problems else "pulled",
         folder=folder,
         size_bytes=record.size_bytes,
         published=published,
         record=record,
-        problems=problems,
+        problems=tuple(problems),
     )
 
 
@@ -225,7 +233,3 @@ def _describe_bundled(model: Model) -> Json:
         "graph": ModelFiles.find(model.folder).graph.name,
         "card": str(model.folder / "README.md"),
     }
-
-
-def _size(size_bytes: int | None) -> str:
-    return "not known" if size_bytes is None else f"{size_bytes / 1e6:.1f} MB"

@@ -154,6 +154,8 @@ def _request(
     """
     from models.hub import CATALOGUE, PullRequest
 
+    from .model_shelf import BUNDLED
+
     if sha256 is not None and not _SHA256.fullmatch(sha256 := sha256.lower()):
         raise typer.BadParameter("must be 64 hexadecimal digits", param_hint="--sha256")
     if archive is not None and mirror is not None:
@@ -161,7 +163,7 @@ def _request(
     if model not in CATALOGUE:
         own = _own_source(model, archive, mirror)
         called = name or _stem(model)
-        if called in CATALOGUE or not _NAME.fullmatch(called):
+        if called in CATALOGUE or called in BUNDLED or not _NAME.fullmatch(called):
             raise typer.BadParameter(
                 f"{called} cannot be the name of a model of your own: give another one, of letters, digits, ., _ and -",
                 param_hint="--name",
@@ -179,8 +181,10 @@ def _request(
 def _own_source(model: str, archive: Path | None, mirror: str | None) -> str | Path:
     from models.hub import CATALOGUE
 
-    from .model_shelf import unknown
+    from .model_shelf import BUNDLED, unknown
 
+    if model in BUNDLED:
+        raise CommandError(f"{model} comes with the package: there is nothing to pull")
     if archive is not None or mirror is not None:
         raise unknown(model, list(CATALOGUE))
     if "://" in model:

@@ -89,8 +89,7 @@ def print_models(models: Iterable[Model]) -> None:
     """Print models as a table."""
     table = _table("name", "kind", "size", "state", "folder")
     for model in models:
-        size = "" if model.size_bytes is None else f"{model.size_bytes / 1e6:.1f} MB"
-        table.add_row(*_cells(model.name, model.kind, size, model.state, model.folder))
+        table.add_row(*_cells(model.name, model.kind, model.size, model.state, model.folder))
     console().print(table)
 
 

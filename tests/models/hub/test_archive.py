@@ -167,6 +167,20 @@ def test_links_and_passwords_in_a_zip_are_refused(unpacking: Unpacker) -> None:
     unpacking.refuses(bytes(content), "an encrypted file")
 
 
+def test_an_unusual_compression_is_refused(unpacking: Unpacker) -> None:
+    odd = zipfile.ZipInfo("my_infer/x.yaml")
+    odd.compress_type = zipfile.ZIP_LZMA
+    unpacking.refuses(zipped(MODEL, (odd, b"x")), "compressed in an unusual way")
+
+
+def test_a_zip_that_points_before_its_beginning_is_torn(unpacking: Unpacker) -> None:
+    content = bytearray(zipped())
+    end = content.rindex(b"PK\x05\x06")
+    offset = struct.unpack_from("<I", content, end + 16)[0]
+    struct.pack_into("<I", content, end + 16, offset + 5000)
+    unpacking.refuses(bytes(content), "torn|cannot be unpacked")
+
+
 def test_two_files_of_one_name_in_a_zip_are_refused(unpacking: Unpacker) -> None:
     with pytest.warns(UserWarning, match="Duplicate name"):
         content = zipped(MODEL, ("my_infer/inference.yml", b"x"))
@@ -249,7 +263,13 @@ def test_a_torn_archive_leaves_nothing(unpacking: Unpacker, content: bytes) -> N
         unpacking.refuses(content[: int(share * len(content))], "torn")
 
 
-@settings(max_examples=300, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     start=st.sampled_from([tar(), tar_gz(), zipped()]),
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8),

@@ -275,7 +275,7 @@ def test_of_two_processes_one_pulls(request_: PullRequest, server: FileServer) -
 
 
 def test_after_a_kill_in_the_download_the_next_pull_goes_on(request_: PullRequest, server: FileServer) -> None:
-    server.content, server.pause_s = tar(LARGE), 0.02
+    server.content, server.pause_s = tar(LARGE), 0.1
     work = request_.folder.parent / ".mine.pull"
     process = start(request_.source, request_.folder)
     wait_for(lambda: any(path.stat().st_size > 500_000 for path in work.glob("*.part")), process)

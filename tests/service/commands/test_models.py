@@ -210,6 +210,17 @@ def test_damage_is_found_by_checksum(shitu: Shitu, server: FileServer, cache: Pa
     assert "damaged" in answer.out
 
 
+def test_a_record_that_was_written_anew_does_not_hide_another_graph(shitu: Shitu, tmp_path: Path, cache: Path) -> None:
+    """The pull of a stranger's archive, moved to where an official model would be."""
+    archive = tmp_path / "x.tar"
+    archive.write_bytes(tar())
+    shitu.ok("models", "pull", archive, "--no-verify")
+    (cache / "x").rename(cache / "general-v1")
+    answer = shitu("models", "list", "--check")
+    assert answer.code == 1
+    assert "shitu: general-v1: inference.pdmodel has 300 bytes, and 533,226 are right" in answer.err
+
+
 def test_folders_that_no_pull_made_are_passed_over(shitu: Shitu, cache: Path) -> None:
     (cache / "holiday pictures").mkdir(parents=True)
     (cache / "general-v1").mkdir()
@@ -241,6 +252,7 @@ def test_by_default_the_cache_is_the_users(shitu: Shitu, tmp_path: Path, monkeyp
         (["general-1"], "no model is called general-1; did you mean general-v1?"),
         (["xyz"], "no model is called xyz; there are mainbody-detector, "),
         (["xyz", "--from", "x.tar"], "no model is called xyz"),
+        (["starter-hasher"], "starter-hasher comes with the package: there is nothing to pull"),
         (["some/where.tar"], "there is no file some/where.tar"),
         (["ftp://example.org/x.tar"], "no address of http or https; a file that is here can be named by its path"),
         (["file:///etc/passwd"], "no address of http or https"),
@@ -264,6 +276,7 @@ def test_what_cannot_be_pulled_is_told(shitu: Shitu, arguments: list[str], said:
         ["general-v1", "--kind", "detector"],
         ["general-v1", "--from", "x.tar", "--mirror", "http://mirror"],
         ["http://127.0.0.1:1/x.tar", "--name", "general-v1"],
+        ["http://127.0.0.1:1/x.tar", "--name", "starter-hasher"],
         ["http://127.0.0.1:1/x.tar", "--name", "../x"],
         ["http://127.0.0.1:1/", "--no-verify"],
     ],
@@ -282,7 +295,11 @@ def test_without_a_network_the_way_without_one_is_told(shitu: Shitu, monkeypatch
     answer = shitu("models", "pull", "general-v1", "--mirror", "http://no-such-host.invalid")
     assert answer.code == 1
     assert "cannot connect to http://no-such-host.invalid/dygraph/rec/models/inference/general_PPL" in answer.err
-    assert answer.err.endswith("copy the archive there and name it: shitu models pull general-v1 --from FILE\n")
+    assert answer.err.endswith(
+        "without a network, copy the archive to this machine and name it: shitu models pull general-v1 --from FILE\n"
+    )
+    answer = shitu("models", "pull", "http://no-such-host.invalid/my_infer.tar", "--sha256", "0" * 64)
+    assert answer.err.endswith("name it: shitu models pull FILE --name my_infer\n")
 
 
 def test_http_is_warned_of_unless_a_checksum_is_demanded(shitu: Shitu, server: FileServer) -> None:
@@ -307,7 +324,7 @@ def start(server: FileServer, **streams: Any) -> subprocess.Popen[str]:
 
 
 def test_ctrl_c_keeps_what_came_and_says_so(shitu: Shitu, server: FileServer, cache: Path) -> None:
-    server.content, server.pause_s = tar(NOISE), 0.05
+    server.content, server.pause_s = tar(NOISE), 0.1
     process = start(server, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
     while not any(path.stat().st_size > 500_000 for path in cache.glob(".mine.pull/*.part")):
