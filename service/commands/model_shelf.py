@@ -85,7 +85,7 @@ class Shelf:
         try:
             self.cache = (cache or user_cache("models")).absolute()
         except RuntimeError as error:
-            raise CommandError(f"{error}: name a folder for models with SHITU_MODEL_CACHE_DIR") from error
+            raise CommandError("you have no home folder: name one for models with SHITU_MODEL_CACHE_DIR") from error
 
     def models(self, *, contents: bool = False) -> Iterator[Model]:
         """Give the bundled models, the published ones, and what else was pulled.
@@ -215,6 +215,7 @@ def _describe_published(published: PublishedModel) -> Json:
         "archive_folder": published.folder,
         "input": f"{published.input_side} x {published.input_side} pixels",
         "output": "boxes" if published.features is None else f"{published.features} features",
+        "hamming_radius": published.hamming_radius,
         "checked": known,
         "weights_to_train_on": published.weights_url,
     }

@@ -64,16 +64,13 @@ def show(
 ) -> None:
     """Show the card of a model: what it is, its licence and address, how it is checked and used."""
     from .model_shelf import advice, describe
-    from .output import print_facts, print_json
+    from .output import print_card, print_json
 
     model = _shelf(cache_dir, config).find(name)
-    notes = advice(model)
     if as_json:
-        print_json(describe(model) | {"size_bytes": model.size_bytes, "notes": notes})
+        print_json(describe(model) | {"size_bytes": model.size_bytes, "notes": advice(model)})
     else:
-        print_facts(describe(model))
-        for note in notes:
-            print(note)
+        print_card(describe(model), advice(model))
 
 
 @app.command(

@@ -93,6 +93,15 @@ def print_models(models: Iterable[Model]) -> None:
     console().print(table)
 
 
+def print_card(card: Json, notes: Iterable[str]) -> None:
+    """Print the card of a model, one fact a line and never folded, so that addresses can be copied."""
+    width = max(map(len, card)) + 2
+    for name, value in card.items():
+        print(f"{name.replace('_', ' '):<{width}}{'-' if value in (None, '') else value}")
+    for note in notes:
+        print(note)
+
+
 def print_pull(report: PullReport) -> None:
     """Print where a model is and what to do next on standard output, and what was left out on standard error."""
     _print_troubles("of the archive's files are not needed and were left out", report.left_out)
