@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from service.commands import exchange, gallery, keys, transfer
+from service.commands import exchange, gallery, keys, models, transfer
 from service.commands.access import Query
 from service.commands.options import (
     ApiKeyOption,
@@ -69,6 +69,7 @@ exchange.add_commands(gallery.app)
 transfer.add_commands(gallery.app)
 app.add_typer(gallery.app, name="gallery")
 app.add_typer(keys.app, name="keys")
+app.add_typer(models.app, name="models")
 
 
 def main() -> None:

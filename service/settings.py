@@ -159,6 +159,9 @@ class Settings(BaseSettings):
         None, ge=8, multiple_of=8, description="code length that the feature model must have; unset: any"
     )
     hash_batch_size: Annotated[int, Number] = Field(32, ge=1, le=1024, description="most crops hashed at a time")
+    model_cache_dir: FilePath | None = Field(
+        None, description="folder of models from `shitu models pull`; unset: `shitu-hash/models` in the user's cache"
+    )
 
     index_method: Annotated[Method, BeforeValidator(_index_method)] | None = Field(
         None, description="kind of search index; unset: what was chosen for the gallery last, Flat for a new one"

@@ -16,9 +16,19 @@ ROOT = Path(__file__).parent.parent
 FORBIDDEN = {
     # Folder: what nothing in it may import, wherever in the file.
     "index_store": ("service", "models"),
+    "models/hub": (
+        "service",
+        "index_store",
+        "models.inference",
+        "models.training",
+        "models.nets",
+        "models.losses",
+        "paddle",
+    ),
     "models/inference": (
         "service",
         "index_store",
+        "models.hub",
         "models.training",
         "models.nets",
         "models.losses",
@@ -27,8 +37,8 @@ FORBIDDEN = {
         "models.export",
         "models.binarize",
     ),
-    "models/nets": ("service", "index_store", "models.training"),
-    "models/losses": ("service", "index_store", "models.training", "models.inference"),
+    "models/nets": ("service", "index_store", "models.training", "models.hub"),
+    "models/losses": ("service", "index_store", "models.training", "models.inference", "models.hub"),
     "models/training": ("service", "index_store"),
     "service": (
         "models.training",
@@ -48,6 +58,7 @@ EXPORTS = {
         *("ForeignGallery", "read_paddleclas", "write_paddleclas"),
         *("BackupInfo", "check_backup", "restore_gallery"),
     },
+    "models.hub": {"CATALOGUE", "HubError", "PullRequest", "pull"},
     "models.inference": {"Detector", "Hasher", "ModelError", "pack_bits"},
     "service.app": {"create_app"},
     "service.settings": {"Settings"},
@@ -88,7 +99,9 @@ def test_the_check_sees_relative_and_local_imports(tmp_path: Path) -> None:
     assert {"service.runtime", "index_store", "service.routes.common"} <= set(imports(path))
 
 
-@pytest.mark.parametrize("module", ["service", "service.app", "service.cli", "index_store", "models.inference"])
+@pytest.mark.parametrize(
+    "module", ["service", "service.app", "service.cli", "index_store", "models.hub", "models.inference"]
+)
 def test_importing_loads_no_training_code(module: str) -> None:
     script = f"import sys, {module}; print([name for name in {NOT_LOADED!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True)
@@ -96,7 +109,7 @@ def test_importing_loads_no_training_code(module: str) -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("module", ["service.app", "index_store", "models.inference"])
+@pytest.mark.parametrize("module", ["service.app", "index_store", "models.hub", "models.inference"])
 def test_importing_does_not_load_paddle(module: str) -> None:
     """Paddle takes seconds and sets signal handlers; it comes with the first model."""
     script = f"import sys, {module}; print('paddle' in sys.modules)"

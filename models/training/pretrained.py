@@ -9,13 +9,12 @@ from urllib.parse import urlsplit
 
 import numpy as np
 from paddle import nn
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.progress import Progress as ProgressBar
 
+from models.hub import HubError, user_cache
+from models.hub.bar import DownloadBar
+from models.hub.download import Progress, download
 from models.nets.pplcnet import WIDTHS
 
-from .download import DownloadError, Progress, download
 from .weight_files import SUFFIX, WeightFileError, Weights, find_file, read_weights
 
 _STORE = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph"
@@ -172,13 +171,13 @@ def _fetch(url: str, cache_dir: Path | None, progress: Progress | None) -> Path:
         raise PretrainedError(f"{url} is no address of http or https{_INSTEAD}")
     name = PurePosixPath(parts.path).name or "weights"
     # Addresses that end alike are different files.
-    target = (cache_dir or _default_cache_dir()) / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
-    bar = None if progress is not None else _Bar(name)
+    target = (cache_dir or user_cache("pretrained")) / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
+    bar = None if progress is not None else DownloadBar(name)
     try:
         return download(url, target, md5=_MD5.get(url), verify=read_weights, progress=progress or bar)
     except WeightFileError as error:
         raise PretrainedError(f"{url} cannot be read as weights: {error}") from error
-    except DownloadError as error:
+    except HubError as error:
         raise PretrainedError(f"{error}; the file may be put at {target} by hand{_INSTEAD}") from error
     except OSError as error:
         raise PretrainedError(
@@ -187,29 +186,3 @@ def _fetch(url: str, cache_dir: Path | None, progress: Progress | None) -> Path:
     finally:
         if bar is not None:
             bar.stop()
-
-
-def _default_cache_dir() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "shitu-hash" / "pretrained"
-
-
-class _Bar:
-    """A progress bar on standard error, from the first byte on."""
-
-    def __init__(self, name: str) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        console = Console(stderr=True)
-        self._bar = ProgressBar(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
-        self._task = self._bar.add_task(name, total=None)
-        self._started = False
-
-    def __call__(self, received: int, total: int | None) -> None:
-        if not self._started:
-            self._bar.start()
-            self._started = True
-        self._bar.update(self._task, completed=received, total=total)
-
-    def stop(self) -> None:
-        if self._started:
-            self._bar.stop()

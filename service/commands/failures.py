@@ -14,6 +14,7 @@ USAGE = 2
 def explain(error: Exception) -> tuple[str, int] | None:
     """Give the text and the exit code for an error that was raised on purpose; None for any other."""
     from index_store import FingerprintMismatch, GalleryError, GalleryLocked
+    from models.hub.errors import HubError
     from models.inference import ModelError
     from service.errors import ServiceError
 
@@ -27,7 +28,7 @@ def explain(error: Exception) -> tuple[str, int] | None:
         if error.adoptable:
             remedy = f"`shitu serve --adopt` if the given model made the codes, else {remedy}"
         return f"{error} ({remedy})", FAILED
-    if isinstance(error, CommandError | ListingError | GalleryError | ModelError | ServiceError):
+    if isinstance(error, CommandError | ListingError | GalleryError | HubError | ModelError | ServiceError):
         return str(error), FAILED
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         return str(error), FAILED

@@ -19,6 +19,8 @@ from .build import Progress as ProgressCall
 
 if TYPE_CHECKING:
     from .bulk import LoadReport
+    from .model_pull import PullReport
+    from .model_shelf import Model
     from .paddleclas import ExportReport, ImportReport
     from .rehash import RehashReport
 
@@ -90,6 +92,33 @@ def print_facts(facts: Json) -> None:
         shown = ", ".join(f"{key} {number:,}" for key, number in value.items()) if isinstance(value, dict) else value
         table.add_row(*_cells(name.replace("_", " "), "-" if shown in (None, "") else shown))
     console().print(table)
+
+
+def print_models(models: Iterable[Model]) -> None:
+    """Print models as a table."""
+    table = _table("name", "kind", "size", "state", "folder")
+    for model in models:
+        table.add_row(*_cells(model.name, model.kind, model.size, model.state, model.folder))
+    console().print(table)
+
+
+def print_card(card: Json, notes: Iterable[str]) -> None:
+    """Print the card of a model, one fact a line and never folded, so that addresses can be copied."""
+    width = max(map(len, card)) + 2
+    for name, value in card.items():
+        print(f"{name.replace('_', ' '):<{width}}{'-' if value in (None, '') else value}")
+    for note in notes:
+        print(note)
+
+
+def print_pull(report: PullReport) -> None:
+    """Print where a model is and what to do next on standard output, and what was left out on standard error."""
+    _print_troubles("of the archive's files are not needed and were left out", report.left_out)
+    came = "pulled" if report.is_new else "was there already and checks out"
+    print(f"{report.record.name} {came}: {report.model.folder}")
+    for note in report.notes:
+        print(note)
+    print(f"next: {report.next_step}")
 
 
 def print_report(report: BuildReport) -> None:

@@ -209,9 +209,9 @@ def test_a_backup_comes_back(project: Project, tmp_path: Path, log: Log) -> None
         backup.write_bytes(client.get("/backup").raise_for_status().content)
     backup.chmod(0o644)  # the service's user reads it
     project("stop", "shitu")
-    project("run", "--rm", "--no-deps", "--entrypoint", "sh", "shitu", "-c", "rm -rf /data/*")
+    project("run", "-T", "--rm", "--no-deps", "--entrypoint", "sh", "shitu", "-c", "rm -rf /data/*")
     restore = ("--volume", f"{backup}:/gallery.zip:ro", "shitu", "gallery", "restore", "/gallery.zip")
-    project("run", "--rm", "--no-deps", *restore)
+    project("run", "-T", "--rm", "--no-deps", *restore)
     project("up", "--detach")
     project.wait_until_ready()
     with project.client as client:

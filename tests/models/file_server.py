@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 @dataclass
@@ -24,6 +26,8 @@ class FileServer:
         careful: whether it honours Range only if If-Range names what it has.
         breaks: for the next answers, after how many bytes the connection is cut.
         pause_s: between pieces of 64 KiB.
+        endless: whether the file is sent again and again, without a length, for as long as the client takes it.
+        redirect: address that requests for a path that begins with ``/moved`` are sent to.
         asked: the Range of every request that came, None without one.
     """
 
@@ -35,10 +39,24 @@ class FileServer:
     careful: bool = True
     breaks: list[int] = field(default_factory=list)
     pause_s: float = 0.0
+    endless: bool = False
+    redirect: str = ""
     asked: list[str | None] = field(default_factory=list)
     url: str = ""
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
+        if request.path.startswith("/moved"):
+            request.send_response(302)
+            request.send_header("Location", self.redirect)
+            request.send_header("Content-Length", "0")
+            request.end_headers()
+            return
+        if self.endless:
+            self.asked.append(request.headers.get("Range"))
+            request.send_response(200)
+            request.end_headers()
+            while True:
+                request.wfile.write(self.content)
         wanted = request.headers.get("Range")
         self.asked.append(wanted)
         same = not self.careful or request.headers.get("If-Range") in self.headers.values()
@@ -65,8 +83,8 @@ class FileServer:
 
 
 @contextmanager
-def serve(content: bytes) -> Iterator[FileServer]:
-    """Serve a file on a loopback port."""
+def serve(content: bytes, certificate: Path | None = None) -> Iterator[FileServer]:
+    """Serve a file on a loopback port; with a certificate and its key in a PEM file over https."""
     state = FileServer(content)
 
     class Handler(BaseHTTPRequestHandler):
@@ -78,9 +96,13 @@ def serve(content: bytes) -> Iterator[FileServer]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    state.url = f"http://127.0.0.1:{server.server_port}/models/weights.pdparams"
+    state.url = f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}/models/weights.pdparams"
     try:
         yield state
     finally:

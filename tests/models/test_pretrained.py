@@ -40,7 +40,7 @@ def assert_equal(actual: Weights, expected: Weights) -> None:
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not wait before another attempt: the server is ready for it."""
-    monkeypatch.setattr("models.training.download._PAUSE_S", 0.0)
+    monkeypatch.setattr("models.hub.download._PAUSE_S", 0.0)
 
 
 @pytest.fixture(scope="module")

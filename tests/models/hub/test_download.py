@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from models.training.download import DownloadError, download
+from models.hub import ContentMismatch, DownloadError
+from models.hub.download import download
 
-from .file_server import FileServer, serve
+from ..file_server import FileServer, serve
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 SIZE = 3_000_000
 CONTENT = np.random.default_rng(0).bytes(SIZE)
 OTHER = np.random.default_rng(1).bytes(SIZE - 1000)
 FETCH = """
 import sys
 from pathlib import Path
-from models.training.download import download
+from models.hub.download import download
 download(sys.argv[1], Path(sys.argv[2]))
 """
 
@@ -33,7 +36,7 @@ download(sys.argv[1], Path(sys.argv[2]))
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not wait before another attempt: the server is ready for it."""
-    monkeypatch.setattr("models.training.download._PAUSE_S", 0.0)
+    monkeypatch.setattr("models.hub.download._PAUSE_S", 0.0)
 
 
 @pytest.fixture
@@ -171,7 +174,7 @@ def test_the_checksum_decides(server: FileServer, tmp_path: Path) -> None:
     damaged = bytearray(CONTENT)
     damaged[1234] ^= 1
     server.content = bytes(damaged)
-    with pytest.raises(DownloadError, match=rf"{hashlib.md5(damaged).hexdigest()}, and {right} is right"):
+    with pytest.raises(ContentMismatch, match=rf"{hashlib.md5(damaged).hexdigest()}, and {right} is right"):
         download(server.url, tmp_path / "file", md5=right)
     assert files(tmp_path) == []
     server.content = CONTENT
@@ -186,7 +189,7 @@ def test_the_checksum_that_the_server_gives_decides_too(server: FileServer, tmp_
         interrupt(server, tmp_path / "file")
         del server.headers["Content-MD5"]
     server.content = CONTENT[:-1] + b"?"
-    with pytest.raises(DownloadError, match=rf"came with the MD5 checksum .*, and {digest.hexdigest()} is right"):
+    with pytest.raises(ContentMismatch, match=rf"came with the MD5 checksum .*, and {digest.hexdigest()} is right"):
         download(server.url, tmp_path / "file")
     assert files(tmp_path) == []
     server.content = CONTENT
@@ -251,3 +254,110 @@ def test_after_a_kill_another_process_goes_on(server: FileServer, tmp_path: Path
     server.pause_s = 0.0
     assert download(server.url, tmp_path / "file").read_bytes() == CONTENT
     assert server.asked == [None, f"bytes={kept}-"]
+
+
+# What a server may not do
+
+
+def test_the_sha256_decides(server: FileServer, tmp_path: Path) -> None:
+    right = hashlib.sha256(CONTENT).hexdigest()
+    server.content = OTHER
+    wrong = hashlib.sha256(OTHER).hexdigest()
+    with pytest.raises(ContentMismatch, match=rf"{server.url} came with the SHA-256 checksum {wrong}, and {right} is"):
+        download(server.url, tmp_path / "file", sha256=right)
+    assert files(tmp_path) == []
+    server.content = CONTENT
+    assert download(server.url, tmp_path / "file", sha256=right).read_bytes() == CONTENT
+
+
+def test_a_file_that_is_said_to_be_too_long_is_not_begun(server: FileServer, tmp_path: Path) -> None:
+    seen: list[int] = []
+    with pytest.raises(DownloadError, match=rf"{server.url} is longer than the 2,999,999 bytes that are allowed"):
+        download(server.url, tmp_path / "file", max_bytes=SIZE - 1, progress=lambda received, _: seen.append(received))
+    assert (seen, files(tmp_path), server.asked) == ([], [], [None])
+    assert download(server.url, tmp_path / "file", max_bytes=SIZE).read_bytes() == CONTENT
+
+
+def test_a_body_without_an_end_is_cut(server: FileServer, tmp_path: Path) -> None:
+    server.endless = True
+    with pytest.raises(DownloadError, match="is longer than the 10,000,000 bytes"):
+        download(server.url, tmp_path / "file", max_bytes=10_000_000)
+    assert (files(tmp_path), server.asked) == ([], [None])
+
+
+def test_a_web_page_in_place_of_the_file_is_told(server: FileServer, tmp_path: Path) -> None:
+    kept = interrupt(server, tmp_path / "file")
+    server.content, server.headers = b"<html>Please sign in</html>", {"Content-Type": "text/html; charset=utf-8"}
+    with pytest.raises(DownloadError, match=rf"{server.url} answers with a web page .* sign in to the network"):
+        download(server.url, tmp_path / "file")
+    assert (tmp_path / "file.part").stat().st_size == kept  # for when the network is there
+    server.content, server.headers = CONTENT, {"ETag": '"one"'}
+    assert download(server.url, tmp_path / "file").read_bytes() == CONTENT
+    assert server.asked[-1] == f"bytes={kept}-"
+
+
+def test_a_redirect_is_followed(server: FileServer, tmp_path: Path) -> None:
+    server.redirect = server.url
+    assert download(moved(server), tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_redirects_in_a_circle_end(server: FileServer, tmp_path: Path) -> None:
+    server.redirect = "/moved"
+    with pytest.raises(DownloadError, match="maximum allowed redirects"):
+        download(moved(server), tmp_path / "file")
+
+
+def test_a_redirect_may_not_lead_to_a_file(server: FileServer, tmp_path: Path) -> None:
+    server.redirect = "file:///etc/hostname"
+    with pytest.raises(DownloadError, match="no address of http or https"):
+        download(moved(server), tmp_path / "file")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of 127.0.0.1 and its key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not here to make a certificate")
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    request = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(
+        [openssl, *request, *names, "-keyout", path, "-out", path.with_suffix(".crt")], check=True, capture_output=True
+    )
+    with path.open("ab") as stream:
+        stream.write(path.with_suffix(".crt").read_bytes())
+    return path
+
+
+def test_a_redirect_may_not_leave_the_encryption(
+    server: FileServer, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.with_suffix(".crt")))
+    with serve(CONTENT, certificate) as encrypted:
+        assert download(encrypted.url, tmp_path / "direct").read_bytes() == CONTENT
+        encrypted.redirect = encrypted.url
+        assert download(moved(encrypted), tmp_path / "inside").read_bytes() == CONTENT
+        encrypted.redirect = server.url
+        with pytest.raises(DownloadError, match=rf"redirects to {server.url}, which is not encrypted: refused"):
+            download(moved(encrypted), tmp_path / "outside")
+    assert server.asked == []
+
+
+def test_a_certificate_that_nobody_signed_is_refused(certificate: Path, tmp_path: Path) -> None:
+    with serve(CONTENT, certificate) as encrypted, pytest.raises(DownloadError, match=r"cannot connect .*CERTIFICATE"):
+        download(encrypted.url, tmp_path / "file")
+
+
+def test_secrets_of_an_address_are_in_no_message_and_in_no_file(server: FileServer, tmp_path: Path) -> None:
+    secret = f"{server.url.replace('//', '//user:hunter2@')}?signature=hunter2"
+    interrupt(replace(server, url=secret), tmp_path / "file")
+    assert all(b"hunter2" not in path.read_bytes() for path in tmp_path.iterdir())
+    server.status = 403
+    with pytest.raises(DownloadError) as caught:
+        download(secret, tmp_path / "file")
+    assert str(caught.value) == f"{server.url} answers 403 Forbidden"
+
+
+def moved(server: FileServer) -> str:
+    return server.url.replace("/models/", "/moved/")

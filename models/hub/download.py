@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import hashlib
 import json
-import logging
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
+
+from .errors import ContentMismatch, DownloadError
+from .folders import beside, locked, sync
 
 Progress = Callable[[int, int | None], None]
 """Is told the bytes that are there and, where the server says, how many there will be."""
@@ -23,11 +23,6 @@ _ATTEMPTS = 3  # in a row that bring less than _CHUNK_BYTES
 _PAUSE_S = 0.5  # before the second attempt; twice that before the third
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
-log = logging.getLogger(__name__)
-
-
-class DownloadError(Exception):
-    """A file cannot be had; the text names the address."""
 
 
 def download(
@@ -35,6 +30,8 @@ def download(
     target: Path,
     *,
     md5: str | None = None,
+    sha256: str | None = None,
+    max_bytes: int | None = None,
     verify: Callable[[Path], object] | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -43,11 +40,15 @@ def download(
     The bytes go to ``<target>.part``, which a later call continues if the server still has the same file (its ETag
     or time of change is kept in ``<target>.part.json``; RFC 9110, Sections 13.1.5 and 14.2). Only a whole, checked
     file is renamed to ``target``. Of several processes one downloads, and the others wait for it (``<target>.lock``).
+    Redirects are followed, but none that leaves the encryption of https. Proxies are those of the usual variables
+    (``HTTPS_PROXY`` and so on).
 
     Args:
         url: http or https.
         target: file to make; its folder is made too.
         md5: what the content must have, in hexadecimal; by default what the server says in ``Content-MD5``, if it does.
+        sha256: what the content must have, in lower-case hexadecimal.
+        max_bytes: a longer file is refused, at once if the server says its length.
         verify: is called with the whole file before it is kept; what it raises discards the file.
         progress: is told how far it is.
 
@@ -56,36 +57,59 @@ def download(
 
     Raises:
         DownloadError: there is no network, the server refuses, the transfer keeps breaking off (what came is kept for
-            the next call), or the checksum differs.
+            the next call), or a web page comes in place of the file.
+        ContentMismatch: the checksum differs.
         OSError: the disk cannot take it.
     """
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(_beside(target, ".lock")):
+        with locked(beside(target, ".lock"), f"downloading {target.name}"):
             if not target.exists():  # another process may have made it in the meantime
-                _fetch(url, target, md5, verify, progress)
+                part = _Part.open(url, beside(target, ".part"), max_bytes)
+                _fetch(part, target, {"md5": md5, "sha256": sha256}, verify, progress)
     return target
 
 
+def shown(url: str) -> str:
+    """Give an address without what may be secret in it: user and password, and the query of a signed address."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
 def _fetch(
-    url: str, target: Path, md5: str | None, verify: Callable[[Path], object] | None, progress: Progress | None
+    part: _Part,
+    target: Path,
+    checksums: dict[str, str | None],
+    verify: Callable[[Path], object] | None,
+    progress: Progress | None,
 ) -> None:
-    part = _Part.open(url, _beside(target, ".part"))
-    with httpx.Client(follow_redirects=True, timeout=_TIMEOUT) as client:
+    hooks = {"request": [_guard(part)]}
+    with httpx.Client(follow_redirects=True, timeout=_TIMEOUT, event_hooks=hooks) as client:
         _transfer_all(client, part, progress)
     try:
-        md5 = md5 or part.md5
-        if md5 is not None:
-            _check_md5(url, part.path, md5)
+        for algorithm, expected in (checksums | {"md5": checksums["md5"] or part.md5}).items():
+            if expected is not None:
+                _check_digest(part, algorithm, expected)
         if verify is not None:
             verify(part.path)
     except Exception:
         part.discard()
         raise
-    with part.path.open("rb") as stream:
-        os.fsync(stream.fileno())
+    sync(part.path)
     part.path.replace(target)
+    sync(target.parent)
     part.discard()
+
+
+def _guard(part: _Part) -> Callable[[httpx.Request], None]:
+    """Look at every request before it is sent, those after a redirect, too."""
+    encrypted = part.url.lower().startswith("https:")
+
+    def refuse_downgrade(request: httpx.Request) -> None:
+        if encrypted and request.url.scheme != "https":
+            raise DownloadError(f"{part.name} redirects to {shown(str(request.url))}, which is not encrypted: refused")
+
+    return refuse_downgrade
 
 
 def _transfer_all(client: httpx.Client, part: _Part, progress: Progress | None) -> None:
@@ -96,9 +120,9 @@ def _transfer_all(client: httpx.Client, part: _Part, progress: Progress | None) 
         most = max(most, part.size)
         if attempt == _ATTEMPTS:
             if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
-                raise DownloadError(f"cannot connect to {part.url} ({error})") from error
+                raise DownloadError(f"cannot connect to {part.name} ({error})") from error
             raise DownloadError(
-                f"{part.url} broke off {_ATTEMPTS} times, with {part.size:,} bytes here ({error}); "
+                f"{part.name} broke off {_ATTEMPTS} times, with {part.size:,} bytes here ({error}); "
                 "another try may go on from there"
             ) from error
         time.sleep(_PAUSE_S * attempt)
@@ -109,7 +133,7 @@ def _try_transfer(client: httpx.Client, part: _Part, progress: Progress | None) 
     try:
         _transfer(client, part, progress)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise DownloadError(f"{part.url} is no address of http or https ({error})") from error
+        raise DownloadError(f"{part.name} is no address of http or https ({error})") from error
     except httpx.HTTPError as error:
         return error
     return None
@@ -122,30 +146,42 @@ class _Part:
     Attributes:
         url: where it comes from.
         path: what is there of it.
+        max_bytes: of the whole file, or None.
         validator: the server's strong ETag or time of change of the file that this is a part of, or None.
         md5: checksum of the whole file, in hexadecimal, if the server gave it.
     """
 
     url: str
     path: Path
+    max_bytes: int | None = None
     validator: str | None = None
     md5: str | None = None
 
     @classmethod
-    def open(cls, url: str, path: Path) -> _Part:
+    def open(cls, url: str, path: Path, max_bytes: int | None) -> _Part:
         """Go on with what an earlier call left, if it is of the same address."""
-        part = cls(url, path)
+        part = cls(url, path, max_bytes)
         try:
             kept = json.loads(part._record.read_text("utf-8"))
-            if kept["url"] == url:
+            if kept["address"] == part._address:
                 part.validator, part.md5 = kept["validator"], kept["md5"]
         except (OSError, ValueError, KeyError, TypeError):
             part.validator = part.md5 = None
         return part
 
     @property
+    def name(self) -> str:
+        """The address, for people."""
+        return shown(self.url)
+
+    @property
     def _record(self) -> Path:
-        return _beside(self.path, ".json")
+        return beside(self.path, ".json")
+
+    @property
+    def _address(self) -> str:
+        """The address as the record keeps it: it may hold a password, or be signed."""
+        return hashlib.sha256(self.url.encode()).hexdigest()
 
     @property
     def size(self) -> int:
@@ -155,7 +191,13 @@ class _Part:
         """Begin anew with a file that the server calls so."""
         self.path.write_bytes(b"")
         self.validator, self.md5 = validator, md5
-        self._record.write_text(json.dumps({"url": self.url, "validator": validator, "md5": md5}), "utf-8")
+        self._record.write_text(json.dumps({"address": self._address, "validator": validator, "md5": md5}), "utf-8")
+
+    def limit(self, size: int | None) -> None:
+        """Refuse a file of so many bytes if that is too long."""
+        if size is not None and self.max_bytes is not None and size > self.max_bytes:
+            self.discard()
+            raise DownloadError(f"{self.name} is longer than the {self.max_bytes:,} bytes that are allowed")
 
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -180,17 +222,23 @@ def _transfer(client: httpx.Client, part: _Part, progress: Progress | None) -> N
             part.discard()
             raise httpx.RemoteProtocolError("the server has another file now")
         if response.status_code not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
-            raise DownloadError(f"{part.url} answers {response.status_code} {response.reason_phrase}")
+            raise DownloadError(f"{part.name} answers {response.status_code} {response.reason_phrase}")
+        if response.headers.get("Content-Type", "").lower().startswith("text/html"):
+            raise DownloadError(
+                f"{part.name} answers with a web page in place of the file: is it a page to sign in to the network?"
+            )
         if response.status_code == httpx.codes.OK:
             part.start(_validator(response), _content_md5(response))
             total = _number(response.headers.get("Content-Length"))
         else:
             total = _total_of_range(response, part)
+        part.limit(total)
         with part.path.open("ab") as stream:
             received = stream.tell()
             for chunk in response.iter_raw():
                 stream.write(chunk)
                 received += len(chunk)
+                part.limit(received)
                 if progress is not None:
                     progress(received, total)
     if total is not None and received != total:
@@ -219,8 +267,9 @@ def _number(text: str | None) -> int | None:
 
 def _validator(response: httpx.Response) -> str | None:
     """Give what ``If-Range`` may compare: a strong ETag, else the time of change."""
-    etag = response.headers.get("ETag")
-    return etag if etag is not None and not etag.startswith("W/") else response.headers.get("Last-Modified")
+    etag: str | None = response.headers.get("ETag")
+    changed: str | None = response.headers.get("Last-Modified")
+    return etag if etag is not None and not etag.startswith("W/") else changed
 
 
 def _content_md5(response: httpx.Response) -> str | None:
@@ -232,26 +281,13 @@ def _content_md5(response: httpx.Response) -> str | None:
     return digest.hex() if len(digest) == hashlib.md5(usedforsecurity=False).digest_size else None
 
 
-def _check_md5(url: str, path: Path, expected: str) -> None:
-    digest = hashlib.md5(usedforsecurity=False)  # what the publisher gives; it tells damage, not forgery
-    with path.open("rb") as stream:
+def _check_digest(part: _Part, algorithm: str, expected: str) -> None:
+    digest = hashlib.new(algorithm, usedforsecurity=algorithm != "md5")  # MD5 tells damage, not forgery
+    with part.path.open("rb") as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             digest.update(chunk)
     if digest.hexdigest() != expected:
-        raise DownloadError(f"{url} came with the MD5 checksum {digest.hexdigest()}, and {expected} is right")
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that ends with the process at the latest. Its file stays: removing it would let two hold it."""
-    with path.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.warning("another process is downloading %s: waiting for it", path.name.removesuffix(".lock"))
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+        title = "MD5" if algorithm == "md5" else "SHA-256"
+        raise ContentMismatch(
+            f"{part.name} came with the {title} checksum {digest.hexdigest()}, and {expected} is right"
+        )
