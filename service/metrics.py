@@ -84,7 +84,9 @@ class Metrics:
         self._under_way = Gauge(
             "shitu_requests_under_way", "Requests that hold an admission permit", registry=self._registry
         )
-        self._ready = Gauge("shitu_ready", "1 if the last probe found the service ready, else 0", registry=self._registry)
+        self._ready = Gauge(
+            "shitu_ready", "1 if the last probe found the service ready, else 0", registry=self._registry
+        )
         self._build = Info("shitu_build", "Version and models", registry=self._registry)
 
     def describe(
