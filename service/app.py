@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
@@ -13,7 +15,9 @@ from .metrics import Metrics
 from .middleware import LingeringClose, RequestObserver
 from .routes import routers
 from .settings import Settings
+from .tracing import Tracing
 
+_LOG = logging.getLogger("shitu.service")
 _DESCRIPTION = """\
 Recognizes what is in a picture by comparing binary codes: enrol pictures with labels, then search them.
 
@@ -21,6 +25,7 @@ Every parameter of a `POST` or `PUT` is a form field (beside a picture) or a JSO
 documents (RFC 9457) with a stable `code`.
 """
 _LINGER_S = 10.0
+_LEAST_FLUSH_S, _MOST_FLUSH_S = 1.0, 5.0  # for the last traces
 
 
 def create_app(settings: Settings, *, adopt: bool = False) -> FastAPI:
@@ -30,11 +35,13 @@ def create_app(settings: Settings, *, adopt: bool = False) -> FastAPI:
     The lifespan raises StartupError if it cannot start; its text says what to do.
     """
     metrics = Metrics()
+    own_version = version("shitu-hash")
+    tracing = Tracing(settings.otlp_endpoint, own_version) if settings.otlp_endpoint is not None else None
     app = FastAPI(
         title="shitu-hash",
-        version=version("shitu-hash"),
+        version=own_version,
         description=_DESCRIPTION,
-        lifespan=_lifespan(settings, metrics, adopt),
+        lifespan=_lifespan(settings, metrics, tracing, adopt),
         redirect_slashes=False,
         redoc_url=None,
     )
@@ -43,32 +50,53 @@ def create_app(settings: Settings, *, adopt: bool = False) -> FastAPI:
     for router in routers():
         app.include_router(router)
     openapi.install(app)
-    app.add_middleware(RequestObserver, metrics=metrics)
+    app.add_middleware(RequestObserver, metrics=metrics, tracing=tracing, is_leaving=lambda: _is_leaving(app))
     app.add_middleware(LingeringClose, linger_s=_LINGER_S)
     return app
 
 
+def _is_leaving(app: FastAPI) -> bool:
+    running: runtime.Runtime | None = getattr(app.state, "runtime", None)
+    return running is not None and running.stopping
+
+
 def _lifespan(
-    settings: Settings, metrics: Metrics, adopt: bool
+    settings: Settings, metrics: Metrics, tracing: Tracing | None, adopt: bool
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        running = await runtime.start(settings, metrics, adopt=adopt)
-        metrics.describe(
-            {
-                "version": app.version,
-                "hasher": running.model.hasher,
-                "detector": running.model.detector or "none",
-                "model_fingerprint": running.model.fingerprint,
-                "bits": str(running.model.bits),
-            },
-            index=running.store.stats,
-            under_way=lambda: running.requests_under_way,
-        )
-        app.state.runtime = running
-        try:
-            yield
-        finally:
-            await running.stop()
+        async with _traced(tracing, settings.drain_timeout_s):
+            running = await runtime.start(settings, metrics, adopt=adopt)
+            metrics.describe(
+                {
+                    "version": app.version,
+                    "hasher": running.model.hasher,
+                    "detector": running.model.detector or "none",
+                    "model_fingerprint": running.model.fingerprint,
+                    "bits": str(running.model.bits),
+                },
+                index=running.store.stats,
+                under_way=lambda: running.requests_under_way,
+            )
+            app.state.runtime = running
+            try:
+                yield
+            finally:
+                await running.stop()
 
     return lifespan
+
+
+@asynccontextmanager
+async def _traced(tracing: Tracing | None, flush_s: float) -> AsyncIterator[None]:
+    """Collect traces inside, and send the last ones at the end."""
+    if tracing is None:
+        yield
+        return
+    tracing.start()
+    try:
+        yield
+    finally:
+        flush_s = min(max(_LEAST_FLUSH_S, flush_s), _MOST_FLUSH_S)
+        if not await asyncio.to_thread(tracing.stop, flush_s):
+            _LOG.warning("the last traces were not taken by the collector within %.0f s", flush_s)

@@ -145,10 +145,11 @@ def serve(
     There is one worker process, because one process owns a data folder; threads use the other cores. Further settings
     are SHITU_* variables or come from --config.
     """
-    from service.commands.serve import configure_logging
+    from service.commands.serve import announce, failures_in_log
     from service.commands.serve import serve as run_service
+    from service.logs import hold_back
 
-    configure_logging()
+    hold_back()
     settings = load_settings(
         config,
         host=host,
@@ -160,11 +161,8 @@ def serve(
         keep_images=keep_images,
         log_level=log_level,
     )
-    run_service(
-        settings,
-        lambda address: print(f"shitu is ready at {address} (try {address}/docs)", flush=True),
-        adopt=adopt,
-    )
+    with failures_in_log(settings):
+        run_service(settings, announce(settings), adopt=adopt)
 
 
 @app.command(

@@ -73,10 +73,10 @@ async def _known_error(request: Request, error: Exception) -> Response:
     request_id = request_id_of(request)
     problem = problem_of(error)
     if problem is None:
-        _LOG.error("request %s failed", request_id, exc_info=error)
+        _LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
         problem = internal_problem()
     elif problem.kind.status >= 500:
-        _LOG.warning("request %s: %s: %s", request_id, problem.kind.code, error)
+        _LOG.warning("%s: %s", problem.kind.code, error)
     headers = {}
     if isinstance(error, TooManyRequests):
         headers["Retry-After"] = str(error.retry_after_s)

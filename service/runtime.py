@@ -101,10 +101,14 @@ class Runtime:
             self.settings.whole_image if whole_image is None else whole_image,
         )
 
+    def leave(self) -> None:
+        """Say from now on that the service is not ready; requests are still taken."""
+        self.stopping = True
+
     async def stop(self) -> None:
         """Not ready, no admission, finish what was accepted (up to a deadline), snapshot, close."""
         deadline = time.monotonic() + self.settings.drain_timeout_s
-        self.stopping = True
+        self.leave()
         admissions = self._admissions
         for admission in admissions:
             admission.stop()
