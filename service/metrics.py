@@ -78,6 +78,11 @@ class Metrics:
         self._under_way = Gauge(
             "shitu_requests_under_way", "Requests that hold an admission permit", registry=self._registry
         )
+        self._free_bytes = Gauge(
+            "shitu_disk_free_bytes",
+            "Room on the disk of the data folder, when it was last asked",
+            registry=self._registry,
+        )
         self._build = Info("shitu_build", "Version and models", registry=self._registry)
 
     def describe(self, build: Mapping[str, str], index: Callable[[], IndexStats], under_way: Callable[[], int]) -> None:
@@ -114,6 +119,10 @@ class Metrics:
             self._unmatched.inc()
         else:
             self._top1.observe(distance / bits)
+
+    def note_free_bytes(self, count: int) -> None:
+        """Note the room on the disk of the data folder."""
+        self._free_bytes.set(count)
 
     def render(self) -> bytes:
         """Write everything in Prometheus's text format."""

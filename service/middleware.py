@@ -3,6 +3,7 @@ bodies nobody reads."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -15,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .access_log import PROBES, Exchange, log_request
+from .errors import NotReady, Problem, problem_of
 from .metrics import Metrics
 from .problems import internal_problem, problem_response
 from .request_context import CURRENT, RequestContext
@@ -94,6 +96,11 @@ class RequestObserver:
             await self._app(scope, counted_receive, send_with_id)
         except ClientDisconnect:
             _LOG.info("the client went away")
+        except asyncio.CancelledError:  # the server ends and waits no longer
+            _LOG.warning("%s %s is given up, because the service stops", scope["method"], scope["path"])
+            if exchange.status:
+                raise
+            await problem_response(_stopping_problem(), request_id)(scope, receive, send_with_id)
         except Exception:
             _LOG.exception("%s %s failed", scope["method"], scope["path"])
             if exchange.status:
@@ -104,6 +111,11 @@ class RequestObserver:
         if self._tracing is None or scope["path"] in PROBES:
             return None
         return self._tracing.begin(scope, request_id)
+
+
+def _stopping_problem() -> Problem:
+    error = NotReady("the service stopped before the request was done; nothing of it was stored", "shutting_down")
+    return problem_of(error) or internal_problem()
 
 
 class LingeringClose:

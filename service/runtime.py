@@ -161,7 +161,7 @@ async def _start(
 ) -> Runtime:
     await asyncio.to_thread(store.check_writable)
     detector = await asyncio.to_thread(load_detector, settings)
-    pictures = KeptPictures(settings.data_dir / "images", store.has_source)
+    pictures = KeptPictures(settings.data_dir / "images", store.has_source, store.check_room)
     await asyncio.to_thread(pictures.remove_torn)
     decoder = PictureDecoder(settings.max_upload_bytes, settings.max_pixels)
     vision = Vision(decoder, hasher, detector, batch_size=settings.hash_batch_size)
