@@ -8,7 +8,9 @@ text, control characters are escaped and tracebacks are indented.
 from __future__ import annotations
 
 import logging
+import os
 import re
+import threading
 import time
 from datetime import datetime, timezone
 from logging.handlers import MemoryHandler
@@ -21,6 +23,7 @@ from .request_context import CURRENT
 
 LogFormat = Literal["text", "json"]
 
+_NATIVE = logging.getLogger("native")
 _MOST_HELD_BACK = 10_000
 _REPEATED_AFTER_S = 60.0
 # Controls of ASCII and Latin-1, what ends a line in Unicode, and what turns the direction of writing.
@@ -46,6 +49,24 @@ def configure(log_format: LogFormat, level: str) -> None:
     for record in held:
         if record.levelno >= root.level:
             handler.handle(record)
+
+
+def log_native_output() -> None:
+    """Log what libraries write to standard output past Python, line by line, so that it does not stand in between.
+
+    Standard error stays as it is: what a library has to say when it crashes would not get through a pipe.
+    """
+    source, sink = os.pipe()
+    os.dup2(sink, 1)
+    os.close(sink)
+    threading.Thread(target=_log_lines, args=(source,), name="native output", daemon=True).start()
+
+
+def _log_lines(source: int) -> None:
+    with os.fdopen(source, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if line.strip():
+                _NATIVE.info(line.strip())
 
 
 def printable(text: str) -> str:

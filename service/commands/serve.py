@@ -18,7 +18,7 @@ import uvicorn
 import uvicorn.server
 
 from service.drain import Drain
-from service.logs import configure
+from service.logs import configure, log_native_output
 from service.settings import Settings
 
 from .access import CommandError
@@ -51,6 +51,8 @@ def serve(settings: Settings, on_ready: Callable[[str], None], *, adopt: bool = 
         ServiceError, GalleryError, ModelError: the service cannot start; the text says what to do.
     """
     configure(settings.log_format, settings.log_level)
+    if settings.log_format == "json":
+        log_native_output()
     listener = _bind(settings.host, settings.port)
     address = _address(listener)
     _LOG.info("data folder %s; this one process owns it, so there is one worker", settings.data_dir.absolute())
