@@ -29,7 +29,11 @@ def written(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], list[st
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     root.handlers[:] = []
-    yield lambda: capsys.readouterr().err.splitlines()
+
+    def lines() -> list[str]:
+        return capsys.readouterr().err.splitlines()
+
+    yield lines
     logging.captureWarnings(False)
     root.handlers[:] = handlers
     root.setLevel(level)
