@@ -165,6 +165,26 @@ def serve(
         run_service(settings, announce(settings), adopt=adopt)
 
 
+@app.command(epilog="Examples:  shitu doctor   |   shitu doctor --data-dir data --json")
+def doctor(
+    *,
+    data_dir: DataDirOption = None,
+    config: ConfigOption = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at versions, machine, settings, models and data folder, and say what to do. Changes nothing.
+
+    Exit code 1 says that something keeps the service from working.
+    """
+    from service.commands.doctor import diagnose, has_failed, print_diagnosis
+
+    findings = diagnose(config, {"data_dir": data_dir, "device": device})
+    print_diagnosis(findings, as_json=as_json)
+    if has_failed(findings):
+        raise typer.Exit(1)
+
+
 @app.command(
     epilog="Examples:  shitu search shelf.jpg   |   shitu search shelf.jpg --radius 120 --label Cola --json   |   "
     "shitu search shelf.jpg --draw found.png   |   shitu search --item cola-1 --server http://localhost:8000"

@@ -167,7 +167,7 @@ def test_a_full_disk_is_told_and_nothing_is_stored(
     serve: Any, tmp_path: Path, photo_files: dict[str, bytes], bits: int
 ) -> None:
     folder = tmp_path / "data"
-    with mounted(folder, "size=3m"), serve(folder, keep_images=True) as server:
+    with mounted(folder, "size=3m"), serve(folder, keep_images=True, min_free_bytes=0) as server:
         item = server.enrol(photo_files["coffee"], "coffee")
         filler = folder / "filler"
         with suppress(OSError), filler.open("wb", buffering=0) as file:
