@@ -114,6 +114,8 @@ class Runtime:
             admission.stop()
         if not all(await asyncio.gather(*(each.drained(self.settings.drain_timeout_s) for each in admissions))):
             _LOG.warning("stopping although %d requests are under way", self.requests_under_way)
+        else:
+            _LOG.info("no request is under way; the gallery is closed")
         await self.background.stop()
         self.store.interrupt()
         for pool in (self.inference, self.storage):

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from index_store import GalleryNotFound
+from index_store import GalleryError, GalleryNotFound
 from index_store.inspection import CatalogFacts, inspect_catalog, inspect_snapshot, lock_owner
 from service.settings import Settings
 
@@ -17,6 +17,8 @@ from .machine import memory_limit
 
 _LIMIT_S = 10.0  # for reading through what may be gigabytes
 _NETWORK = ("nfs", "cifs", "smb", "fuse.sshfs", "9p", "ceph", "glusterfs", "lustre")
+_RESTORE = "restore a backup into another folder: shitu gallery restore"
+_INDEX_OVERHEAD = {"Flat": 12, "IVF": 16, "HNSW32": 284, "auto": 16}  # bytes an item beside its code
 _INDEX_FACTOR = 2  # a rebuild makes the new index beside the old one
 
 
@@ -34,10 +36,10 @@ def checks(settings: Settings) -> list[Check]:
 
 
 def catalog_of(folder: Path) -> CatalogFacts | None:
-    """Give what the catalog says of itself; None if there is none. Raises GalleryError."""
+    """Give what the catalog says of itself; None if there is none that can be read."""
     try:
         return inspect_catalog(folder, limit_s=0)
-    except GalleryNotFound:
+    except GalleryError:
         return None
 
 
@@ -99,6 +101,9 @@ def _catalog(folder: Path) -> Iterator[Finding]:
     except GalleryNotFound:
         yield Finding("catalog", "ok", "none yet; the first start makes it")
         return
+    except GalleryError as error:
+        yield Finding("catalog", "fail", str(error), _RESTORE)
+        return
     told = (
         f"{facts.items:,} items of {facts.bits} bits, model {facts.fingerprint}, {facts.method}, "
         f"{facts.bytes / 2**20:,.1f} MiB"
@@ -108,12 +113,12 @@ def _catalog(folder: Path) -> Iterator[Finding]:
     elif facts.sound:
         yield Finding("catalog", "ok", f"{told}; whole")
     else:
-        yield Finding("catalog", "fail", f"{told}; damaged: {facts.flaw}", "restore a backup: shitu gallery restore")
+        yield Finding("catalog", "fail", f"{told}; damaged: {facts.flaw}", _RESTORE)
     yield from _index_memory(facts)
 
 
 def _index_memory(facts: CatalogFacts) -> Iterable[Finding]:
-    needed = facts.items * (facts.bits // 8 + 8) * _INDEX_FACTOR
+    needed = facts.items * (facts.bits // 8 + _INDEX_OVERHEAD[facts.method]) * _INDEX_FACTOR
     limit = memory_limit()
     if limit is not None and needed > limit // 2:
         text = f"an index of {facts.items:,} items takes up to {needed / 2**30:.1f} GiB of {limit / 2**30:.1f}"

@@ -54,7 +54,7 @@ def _cores(settings: Settings) -> Iterable[Finding]:
 
 def _memory() -> Iterable[Finding]:
     limit = memory_limit()
-    return [Finding("memory", "ok", "not known" if limit is None else f"{limit / 2**30:.1f} GiB for this container")]
+    return [Finding("memory", "ok", "not known" if limit is None else f"{limit / 2**30:.1f} GiB may be used")]
 
 
 def _descriptors(settings: Settings) -> Iterable[Finding]:

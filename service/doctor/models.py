@@ -8,8 +8,10 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import TimeoutError as TookTooLong  # the built-in one from Python 3.11 on
 from concurrent.futures.process import BrokenProcessPool
 
 from service.settings import Settings
@@ -33,7 +35,7 @@ def _models(settings: Settings) -> Iterator[Finding]:
         except BrokenProcessPool:
             text = "the process that loaded the models crashed"
             yield Finding("models", "fail", text, f"install the tested versions: {_INSTALL}; or SHITU_ENABLE_MKLDNN=0")
-        except TimeoutError:
+        except TookTooLong:
             for process in list(pool._processes.values()):
                 process.kill()
             yield Finding("models", "fail", f"did not load within {_TIMEOUT_S:.0f} s", "look at the machine's load")
@@ -41,6 +43,7 @@ def _models(settings: Settings) -> Iterator[Finding]:
 
 def examine_models(settings: Settings) -> list[Finding]:
     """Load the models, code a picture twice, and compare with the gallery. Runs in the other process."""
+    warnings.filterwarnings("ignore", message="No ccache found", category=UserWarning)  # Paddle, whenever imported
     try:
         import paddle
     except Exception as error:  # whatever a broken installation raises
@@ -85,7 +88,7 @@ def _loaded(settings: Settings) -> Iterator[Finding]:
 def _compared(settings: Settings, bits: int, fingerprint: str) -> Iterator[Finding]:
     facts = catalog_of(settings.data_dir.absolute())
     if facts is None:
-        return
+        return  # the check of the catalog says why
     if (facts.bits, facts.fingerprint) == (bits, fingerprint):
         yield Finding("model of the gallery", "ok", "the feature model made its codes")
     else:
