@@ -9,6 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
@@ -114,7 +115,10 @@ class RequestObserver:
 
 
 def _stopping_problem() -> Problem:
-    error = NotReady("the service stopped before the request was done; nothing of it was stored", "shutting_down")
+    error = NotReady(
+        "the service stopped before it could answer; look whether the request was carried out, or repeat it",
+        "shutting_down",
+    )
     return problem_of(error) or internal_problem()
 
 
@@ -154,7 +158,8 @@ class LingeringClose:
                 await send(message)
                 return
             await send({**message, "more_body": True})
-            with anyio.move_on_after(self._linger_s):
+            # The answer is out; a server that ends in the meantime need not be told that nobody read the rest.
+            with suppress(asyncio.CancelledError), anyio.move_on_after(self._linger_s):
                 while unread:
                     await receive_and_note()
             await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,7 @@ from .machine import memory_limit
 
 _LIMIT_S = 10.0  # for reading through what may be gigabytes
 _NETWORK = ("nfs", "cifs", "smb", "fuse.sshfs", "9p", "ceph", "glusterfs", "lustre")
+_OCTAL = re.compile(r"\\([0-7]{3})")
 _RESTORE = "restore a backup into another folder: shitu gallery restore"
 _INDEX_OVERHEAD = {"Flat": 12, "IVF": 16, "HNSW32": 284, "auto": 16}  # bytes an item beside its code
 _INDEX_FACTOR = 2  # a rebuild makes the new index beside the old one
@@ -74,8 +76,8 @@ def _file_system(folder: Path) -> Iterator[Finding]:
     mounted, kind = _mount_of(_existing(folder))
     where = f"{kind} at {mounted}"
     if kind.startswith(_NETWORK):
-        remedy = "use a local disk: SQLite's log and the lock of the folder do not hold over a network"
-        yield Finding("file system", "fail", where, remedy)
+        remedy = "use a local disk: SQLite's log and the lock of the folder may not hold over a network"
+        yield Finding("file system", "warn", where, remedy)
     elif kind == "overlay":
         yield Finding("file system", "warn", f"{where}: it goes with the container", "mount a volume there")
     elif kind in ("tmpfs", "ramfs"):
@@ -120,7 +122,7 @@ def _catalog(folder: Path) -> Iterator[Finding]:
 def _index_memory(facts: CatalogFacts) -> Iterable[Finding]:
     needed = facts.items * (facts.bits // 8 + _INDEX_OVERHEAD[facts.method]) * _INDEX_FACTOR
     limit = memory_limit()
-    if limit is not None and needed > limit // 2:
+    if needed > limit // 2:
         text = f"an index of {facts.items:,} items takes up to {needed / 2**30:.1f} GiB of {limit / 2**30:.1f}"
         yield Finding("memory for the index", "warn", text, "more memory, or fewer items")
 
@@ -150,7 +152,7 @@ def _mount_of(path: Path) -> tuple[str, str]:
     found = ("/", "?")
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
-        mounted = before.split(" ")[4].encode().decode("unicode_escape")  # a blank is written \040
+        mounted = _OCTAL.sub(lambda found: chr(int(found[1], 8)), before.split(" ")[4])  # a blank is written \040
         if real.is_relative_to(mounted) and len(mounted) >= len(found[0]):
             found = (mounted, after.split(" ")[0])
     return found

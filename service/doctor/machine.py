@@ -33,8 +33,8 @@ def checks(settings: Settings) -> list[Check]:
     ]
 
 
-def memory_limit() -> int | None:
-    """Give the bytes that this process and its neighbours in its container may use; None: not known."""
+def memory_limit() -> int:
+    """Give the bytes that this process and its neighbours in its container may use."""
     limits = [_whole_number(_CGROUP / name) for name in ("memory.max", "memory/memory.limit_in_bytes")]
     installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min([installed, *(limit for limit in limits if limit is not None)])
@@ -53,8 +53,7 @@ def _cores(settings: Settings) -> Iterable[Finding]:
 
 
 def _memory() -> Iterable[Finding]:
-    limit = memory_limit()
-    return [Finding("memory", "ok", "not known" if limit is None else f"{limit / 2**30:.1f} GiB may be used")]
+    return [Finding("memory", "ok", f"{memory_limit() / 2**30:.1f} GiB may be used")]
 
 
 def _descriptors(settings: Settings) -> Iterable[Finding]:

@@ -6,6 +6,7 @@ import importlib
 import platform
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def checks() -> list[Check]:
     """Give the checks of this module."""
     return [
         Check("python", _python),
-        *(Check(names[0], lambda names=names, module=module: _package(names, module)) for names, module in _NEEDED),  # type: ignore[misc]
+        *(Check(names[0], partial(_package, names, module)) for names, module in _NEEDED),
         Check("cpu", _cpu),
         Check("faiss build", _faiss_build),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,15 @@ def test_what_grows_is_507_and_the_rest_goes_on(serve: Any, tmp_path: Path, phot
         assert client.get("/health").json()["status"] == "ready"
         assert server.search(photo_files["coffee"])[0]["matches"][0]["id"] == item["id"]
         assert server.metric("shitu_disk_free_bytes") > 0
+        live = server.app.state.runtime.store._live
+        live._changes = 50_000  # a snapshot is due
+        live._wake_if_due()
+        deadline = time.monotonic() + 60
+        while live.error is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(1)  # readiness is asked anew after a second
+        assert isinstance(live.error, DiskFull)
+        assert client.get("/readyz").json()["checks"]["background"] == "ok"
         assert client.delete(f"/gallery/{item['id']}").status_code == 204
 
 

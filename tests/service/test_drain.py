@@ -7,6 +7,7 @@ import http.client
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,16 @@ def wait_until_under_way(url: str) -> None:
         time.sleep(0.02)
 
 
+def wait_until_closed(url: str) -> None:
+    """Wait until new connections are refused; the log says so an instant before."""
+    deadline = time.monotonic() + 60
+    with suppress(httpx.ConnectError):
+        while time.monotonic() < deadline:
+            with suppress(httpx.ReadError, httpx.RemoteProtocolError):
+                httpx.get(f"{url}/livez")
+        pytest.fail("the service still takes connections")
+
+
 def labels(folder: Path) -> list[str]:
     with open_gallery(folder) as store:
         return [item.label for item in store.list().items]
@@ -72,8 +83,7 @@ def test_a_leaving_service_is_not_ready_and_still_serves_until_a_second_signal(
         service.wait_for_line("the delay is cut short")
         service.wait_for_line("no new connections")
         service.wait_for_line("Shutting down")
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(f"{service.url}/livez")
+        wait_until_closed(service.url)
     assert service.process.poll() is None
     upload.send(rest)
     answer = upload.getresponse()
@@ -127,3 +137,15 @@ def test_a_second_signal_gives_up_what_is_under_way(
     assert "Traceback" not in "".join(service.log)
     assert any("requests under way are given up" in line for line in service.log)
     assert labels(tmp_path) == ["before"]
+
+
+def test_what_is_not_done_in_time_is_answered_and_the_stop_goes_on(
+    start_service: Start, tmp_path: Path, photo_files: dict[str, bytes]
+) -> None:
+    service = start_service(tmp_path, SHITU_DRAIN_TIMEOUT_S="0")
+    upload, _ = begin_enrolment(service.port, "never done", photo_files["coffee"])
+    wait_until_under_way(service.url)
+    assert service.stop() == 0
+    assert upload.getresponse().status == 503
+    upload.close()
+    assert "Traceback" not in "".join(service.log)
