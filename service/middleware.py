@@ -97,10 +97,11 @@ class RequestObserver:
             await self._app(scope, counted_receive, send_with_id)
         except ClientDisconnect:
             _LOG.info("the client went away")
-        except asyncio.CancelledError:  # the server ends and waits no longer
-            _LOG.warning("%s %s is given up, because the service stops", scope["method"], scope["path"])
-            if exchange.status:
+        except asyncio.CancelledError:
+            if exchange.status or not self._is_leaving():
                 raise
+            # The server ends and waits no longer; whoever waits is to hear that.
+            _LOG.warning("%s %s is given up, because the service stops", scope["method"], scope["path"])
             await problem_response(_stopping_problem(), request_id)(scope, receive, send_with_id)
         except Exception:
             _LOG.exception("%s %s failed", scope["method"], scope["path"])

@@ -17,6 +17,7 @@ from service.settings import Settings
 from .findings import Check, Finding
 
 _CGROUP = Path("/sys/fs/cgroup")
+_PROBE_S = 1.0
 _OWN_DESCRIPTORS = 128  # models, database, libraries
 _DESCRIPTORS_A_REQUEST = 2
 _PROJECT_BEGAN = 1_767_225_600  # 2026-01-01: a clock before that was never set
@@ -93,7 +94,7 @@ def _port(host: str, port: int) -> Iterable[Finding]:
 def _who_listens(host: str, port: int) -> Finding:
     near = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
     try:
-        alive = httpx.get(f"http://{near}:{port}/livez", timeout=3).headers.get("x-request-id") is not None
+        alive = httpx.get(f"http://{near}:{port}/livez", timeout=_PROBE_S).headers.get("x-request-id") is not None
     except httpx.HTTPError:
         alive = False
     if alive:

@@ -137,15 +137,3 @@ def test_a_second_signal_gives_up_what_is_under_way(
     assert "Traceback" not in "".join(service.log)
     assert any("requests under way are given up" in line for line in service.log)
     assert labels(tmp_path) == ["before"]
-
-
-def test_what_is_not_done_in_time_is_answered_and_the_stop_goes_on(
-    start_service: Start, tmp_path: Path, photo_files: dict[str, bytes]
-) -> None:
-    service = start_service(tmp_path, SHITU_DRAIN_TIMEOUT_S="0")
-    upload, _ = begin_enrolment(service.port, "never done", photo_files["coffee"])
-    wait_until_under_way(service.url)
-    assert service.stop() == 0
-    assert upload.getresponse().status == 503
-    upload.close()
-    assert "Traceback" not in "".join(service.log)
