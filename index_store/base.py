@@ -173,7 +173,7 @@ class StorageUnavailable(GalleryError):
 
 
 class DiskFull(StorageUnavailable):
-    """There is no room left on the disk. Nothing of the call was stored."""
+    """There is no room left on the disk, or only the reserve. Nothing of the call was stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,8 +385,8 @@ class GalleryStore(Protocol):
 
         ``method`` is chosen from then on, and remembered with the gallery; None keeps what is chosen.
         ``progress`` is told the done part, 0 to 1. ``threads`` is how many build (None: half of those that
-        may search). Raises InvalidQuery for a method there is not, GalleryClosed if the store is closed
-        meanwhile.
+        may search). Raises InvalidQuery for a method there is not, DiskFull if there is no room for its
+        snapshot, GalleryClosed if the store is closed meanwhile.
         """
 
     def backup(
@@ -416,7 +416,13 @@ class GalleryStore(Protocol):
         """Describe the index."""
 
     def check_writable(self) -> None:
-        """Raise StorageUnavailable or DiskFull if nothing could be stored now."""
+        """Raise StorageUnavailable or DiskFull if nothing at all could be written now."""
+
+    def free_bytes(self) -> int:
+        """Return the room on the disk of the data folder, for this user."""
+
+    def check_room(self, needed_bytes: int = 0) -> None:
+        """Raise DiskFull if writing so much would touch the reserve that ``open_gallery`` was told to leave."""
 
     def close(self) -> None:
         """Wait for calls under way, snapshot, and give the folder free. Closing twice does nothing."""

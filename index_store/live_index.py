@@ -33,6 +33,7 @@ from index_store.base import (
     StorageUnavailable,
 )
 from index_store.catalog import Catalog, NewItem, Position
+from index_store.disk_space import DiskReserve
 from index_store.faults import storage_faults
 from index_store.hamming import (
     Chunk,
@@ -65,9 +66,20 @@ class LiveIndex:
     """The index of an open gallery. Every method raises GalleryClosed after ``close``."""
 
     def __init__(
-        self, folder: Path, catalog: Catalog, index: HammingIndex, *, threads: int, options: IndexOptions, changes: int
+        self,
+        folder: Path,
+        catalog: Catalog,
+        index: HammingIndex,
+        *,
+        threads: int,
+        options: IndexOptions,
+        changes: int,
+        reserve: DiskReserve,
     ) -> None:
-        """Serve by an index that equals the catalog; ``changes`` is how many changes the last snapshot lacks."""
+        """Serve by an index that equals the catalog.
+
+        ``changes`` is how many changes the last snapshot lacks, ``reserve`` the room that snapshots leave on the disk.
+        """
         self.index = index
         self.fingerprint = catalog.state.fingerprint
         self.maintenance = threading.Lock()
@@ -76,6 +88,7 @@ class LiveIndex:
         self._threads = threads
         self._options = options
         self._changes = changes
+        self._reserve = reserve
         self._progress: float | None = None
         self._stale = False  # the index may lack something that the catalog has
         self._closed = False
@@ -216,6 +229,7 @@ class LiveIndex:
         """Build the index anew while the old one serves; see GalleryStore."""
         with self.maintenance:
             self.check_open()
+            self._reserve.require(self.index.nbytes)  # for the snapshot that follows
             self._build_beside(method or self._catalog.state.method, threads or self._build_threads, progress)
 
     def snapshot(self) -> None:
@@ -321,6 +335,7 @@ class LiveIndex:
 
     def _snapshot(self) -> None:
         """Write a snapshot while others search and change; the maintenance lock is held."""
+        self._reserve.require(self.index.nbytes)
         with self._mutex:
             self._mend()
             index, changes, state = self.index, self._changes, self._catalog.state

@@ -42,6 +42,7 @@ from index_store.base import (
     StorageUnavailable,
 )
 from index_store.catalog import FILE_NAME, Catalog, NewItem, format_time
+from index_store.disk_space import DiskReserve
 from index_store.enrolment import Candidate, answer, check_item, decide
 from index_store.faults import storage_faults
 from index_store.folders import make_folder
@@ -70,6 +71,7 @@ from index_store.validation import (
 _SOURCES_AT_ONCE = 1000
 _ITEMS_AT_ONCE = 1000
 _PROBE_BYTES = 64 * 1024
+_ROW_BYTES = 256  # of an item besides its code, label and metadata: id, source, and its places in SQLite's indexes
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +85,7 @@ def open_gallery(
     threads: int | None = None,
     options: IndexOptions | None = None,
     adopt: bool = False,
+    min_free_bytes: int = 0,
 ) -> LocalGalleryStore:
     """Open the gallery in the folder ``path`` and own it until it is closed.
 
@@ -96,6 +99,9 @@ def open_gallery(
     its model (None or "unknown", as after an import): the fingerprint becomes the gallery's, durably, and later
     openings need no word. Nothing can check it; if it is wrong, searches find nonsense until a recoding. A
     gallery that knows its model, or whose codes have other ``bits``, is refused as ever. Needs both.
+
+    ``min_free_bytes`` is what is left free on the disk: what lets the gallery grow raises DiskFull while there is
+    still that much, so that items can be removed.
 
     Raises GalleryNotFound, GalleryLocked, FingerprintMismatch, UnknownSchema, InvalidQuery,
     StorageUnavailable (a read-only folder, a damaged catalog) and DiskFull.
@@ -119,7 +125,15 @@ def open_gallery(
             with catalog.transaction() as change:
                 change.choose_method(chosen)
         index, changes = load_index(catalog, folder, threads, options)
-        store = LocalGalleryStore(owner, catalog, index, threads=threads, options=options, changes=changes)
+        store = LocalGalleryStore(
+            owner,
+            catalog,
+            index,
+            threads=threads,
+            options=options,
+            changes=changes,
+            reserve=DiskReserve(folder, min_free_bytes),
+        )
         undo.pop_all()
     return store
 
@@ -154,15 +168,19 @@ class LocalGalleryStore:
         threads: int,
         options: IndexOptions,
         changes: int,
+        reserve: DiskReserve,
     ) -> None:
         """Serve a folder that is owned, with an index that equals its catalog.
 
-        ``changes`` is how many changes the last snapshot lacks.
+        ``changes`` is how many changes the last snapshot lacks, ``reserve`` the room to leave on the disk.
         """
         self._folder = owner.folder
         self._owner = owner
         self._catalog = catalog
-        self._live = LiveIndex(owner.folder, catalog, index, threads=threads, options=options, changes=changes)
+        self._reserve = reserve
+        self._live = LiveIndex(
+            owner.folder, catalog, index, threads=threads, options=options, changes=changes, reserve=reserve
+        )
         self._recoding = threading.Lock()
         self._probing = threading.Lock()
 
@@ -213,6 +231,14 @@ class LocalGalleryStore:
             finally:
                 probe.unlink(missing_ok=True)
 
+    def free_bytes(self) -> int:
+        """Return the room on the disk."""
+        return self._reserve.free_bytes()
+
+    def check_room(self, needed_bytes: int = 0) -> None:
+        """Raise DiskFull if the reserve would be touched."""
+        self._reserve.require(needed_bytes)
+
     # Changing
 
     def add(self, items: Sequence[Item], on_duplicate: OnDuplicate = "add") -> Items:
@@ -234,6 +260,8 @@ class LocalGalleryStore:
             taken = self._catalog.rows_of_ids(given)
             fates = decide(items, self.bits, on_duplicate, taken, self._catalog.find_code)
             candidates = [fate for fate in fates if isinstance(fate, Candidate)]
+            if candidates:
+                self._reserve.require(_bytes_on_disk(candidates))
             now_ms = time.time_ns() // 1_000_000
             with self._catalog.transaction() as change:
                 unnamed = sum(candidate.item.id is None for candidate in candidates)
@@ -255,6 +283,7 @@ class LocalGalleryStore:
             old = self._catalog.rows_of_ids([item.id])
             if not old:
                 raise ItemNotFound(item.id)
+            self._reserve.require(_bytes_on_disk([candidate]))
             with self._catalog.transaction() as change:
                 created_ms = change.created_ms(old[item.id])
                 news = [_new_item(candidate, iter(()), created_ms)]
@@ -298,6 +327,7 @@ class LocalGalleryStore:
         """Give every item a new code, and the gallery new bits and a new fingerprint."""
         bits = check_bits(bits)
         self._live.check_open()
+        self._reserve.require()
         with self._recoding, self._catalog.staged(codes, bits) as stage, self._live.maintenance, self._live.changing():
             with self._catalog.transaction(stage) as change:
                 count = change.recode(bits, fingerprint, drop_missing)
@@ -443,6 +473,14 @@ class LocalGalleryStore:
     ) -> None:
         """Close the store."""
         self.close()
+
+
+def _bytes_on_disk(candidates: Sequence[Candidate]) -> int:
+    """Return about what storing items takes at most: each is written to the log and from there to the catalog."""
+    return 2 * sum(
+        len(each.item.code) + len(each.item.label.encode()) + len(each.metadata or "") + _ROW_BYTES
+        for each in candidates
+    )
 
 
 def _may_be_id(given: object) -> TypeGuard[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
@@ -18,7 +20,9 @@ from .security.gate import Gate
 from .security.headers import SecurityHeaders
 from .security.valid_keys import ValidKeys
 from .settings import Settings
+from .tracing import Tracing
 
+_LOG = logging.getLogger("shitu.service")
 _DESCRIPTION = """\
 Recognizes what is in a picture by comparing binary codes: enrol pictures with labels, then search them.
 
@@ -27,6 +31,7 @@ documents (RFC 9457) with a stable `code`.
 """
 _LINGER_S = 10.0
 _KEY_WATCH = "API key watch"
+_LEAST_FLUSH_S, _MOST_FLUSH_S = 1.0, 5.0  # for the last traces
 
 
 def create_app(settings: Settings, *, adopt: bool = False) -> FastAPI:
@@ -37,11 +42,13 @@ def create_app(settings: Settings, *, adopt: bool = False) -> FastAPI:
     """
     metrics = Metrics()
     keys = ValidKeys(settings.key_sources)
+    own_version = version("shitu-hash")
+    tracing = Tracing(settings.otlp_endpoint, own_version) if settings.otlp_endpoint is not None else None
     app = FastAPI(
         title="shitu-hash",
-        version=version("shitu-hash"),
+        version=own_version,
         description=_DESCRIPTION,
-        lifespan=_lifespan(settings, metrics, keys, adopt),
+        lifespan=_lifespan(settings, metrics, keys, tracing, adopt),
         redirect_slashes=False,
         openapi_url=None,  # ours declare what they need, as every route does
         docs_url=None,
@@ -65,7 +72,7 @@ def create_app(settings: Settings, *, adopt: bool = False) -> FastAPI:
     )
     if settings.cors_origins:
         app.add_middleware(Cors, origins=settings.cors_origins)
-    app.add_middleware(RequestObserver, metrics=metrics)
+    app.add_middleware(RequestObserver, metrics=metrics, tracing=tracing, is_leaving=lambda: _is_leaving(app))
     app.add_middleware(SecurityHeaders)
     app.add_middleware(LingeringClose, linger_s=_LINGER_S)
     return app
@@ -77,30 +84,51 @@ def _open_access(settings: Settings) -> frozenset[Access]:
     return frozenset({Access.OPEN, *(access for access, is_open in optional.items() if is_open)})
 
 
+def _is_leaving(app: FastAPI) -> bool:
+    running: runtime.Runtime | None = getattr(app.state, "runtime", None)
+    return running is not None and running.stopping
+
+
 def _lifespan(
-    settings: Settings, metrics: Metrics, keys: ValidKeys, adopt: bool
+    settings: Settings, metrics: Metrics, keys: ValidKeys, tracing: Tracing | None, adopt: bool
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         keys.load(settings.host)
-        running = await runtime.start(settings, metrics, adopt=adopt)
-        running.background.start(_KEY_WATCH, keys.watch())
-        metrics.describe(
-            {
-                "version": app.version,
-                "hasher": running.model.hasher,
-                "detector": running.model.detector or "none",
-                "model_fingerprint": running.model.fingerprint,
-                "bits": str(running.model.bits),
-            },
-            index=running.store.stats,
-            under_way=lambda: running.requests_under_way,
-            ready=lambda: running.was_ready,
-        )
-        app.state.runtime = running
-        try:
-            yield
-        finally:
-            await running.stop()
+        async with _traced(tracing, settings.drain_timeout_s):
+            running = await runtime.start(settings, metrics, adopt=adopt)
+            running.background.start(_KEY_WATCH, keys.watch())
+            metrics.describe(
+                {
+                    "version": app.version,
+                    "hasher": running.model.hasher,
+                    "detector": running.model.detector or "none",
+                    "model_fingerprint": running.model.fingerprint,
+                    "bits": str(running.model.bits),
+                },
+                index=running.store.stats,
+                under_way=lambda: running.requests_under_way,
+                ready=lambda: running.was_ready,
+            )
+            app.state.runtime = running
+            try:
+                yield
+            finally:
+                await running.stop()
 
     return lifespan
+
+
+@asynccontextmanager
+async def _traced(tracing: Tracing | None, flush_s: float) -> AsyncIterator[None]:
+    """Collect traces inside, and send the last ones at the end."""
+    if tracing is None:
+        yield
+        return
+    tracing.start()
+    try:
+        yield
+    finally:
+        flush_s = min(max(_LEAST_FLUSH_S, flush_s), _MOST_FLUSH_S)
+        if not await asyncio.to_thread(tracing.stop, flush_s):
+            _LOG.warning("the last traces were not taken by the collector within %.0f s", flush_s)

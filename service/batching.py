@@ -1,12 +1,14 @@
 """Threads that do the blocking work, so that the event loop never does.
 
 Jobs wait in one queue a pool, first come first served. Each thread owns one resource (a predictor must not be
-shared), and a job runs with the resource of its thread.
+shared), and a job runs with the resource of its thread and in the context of its caller, so that what it logs and
+traces belongs to the caller's request.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import queue
 import threading
 import time
@@ -25,6 +27,7 @@ Result = TypeVar("Result")
 class _Job(Generic[Resource]):
     function: Callable[[Resource], Any]
     future: Future[Any]
+    context: contextvars.Context
 
 
 class WorkerPool(Generic[Resource]):
@@ -67,7 +70,7 @@ class WorkerPool(Generic[Resource]):
         with self._lock:  # a job behind the threads' end would wait for ever
             if self._closed:
                 raise NotReady("the service is stopping", "shutting_down")
-            self._queue.put(_Job(function, future))
+            self._queue.put(_Job(function, future, contextvars.copy_context()))
         return await asyncio.wrap_future(future)
 
     def close(self, timeout_s: float) -> bool:
@@ -86,7 +89,7 @@ class WorkerPool(Generic[Resource]):
             if not job.future.set_running_or_notify_cancel():
                 continue
             try:
-                result = job.function(resource)
+                result = job.context.run(job.function, resource)
             except BaseException as error:  # whatever it is, it belongs to the caller, who must not wait for ever
                 job.future.set_exception(error)
             else:

@@ -148,10 +148,11 @@ def serve(
     There is one worker process, because one process owns a data folder; threads use the other cores. Further settings
     are SHITU_* variables or come from --config.
     """
-    from service.commands.serve import configure_logging
+    from service.commands.serve import announce, failures_in_log
     from service.commands.serve import serve as run_service
+    from service.logs import hold_back
 
-    configure_logging()
+    hold_back()
     settings = load_settings(
         config,
         host=host,
@@ -163,11 +164,28 @@ def serve(
         keep_images=keep_images,
         log_level=log_level,
     )
-    run_service(
-        settings,
-        lambda address: print(f"shitu is ready at {address} (try {address}/docs)", flush=True),
-        adopt=adopt,
-    )
+    with failures_in_log(settings):
+        run_service(settings, announce(settings), adopt=adopt)
+
+
+@app.command(epilog="Examples:  shitu doctor   |   shitu doctor --data-dir data --json")
+def doctor(
+    *,
+    data_dir: DataDirOption = None,
+    config: ConfigOption = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at versions, machine, settings, models and data folder, and say what to do. Changes nothing.
+
+    Exit code 1 says that something keeps the service from working.
+    """
+    from service.commands.doctor import diagnose, has_failed, print_diagnosis
+
+    findings = diagnose(config, {"data_dir": data_dir, "device": device})
+    print_diagnosis(findings, as_json=as_json)
+    if has_failed(findings):
+        raise typer.Exit(1)
 
 
 @app.command(

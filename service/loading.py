@@ -65,6 +65,7 @@ def open_store(
         threads=settings.cpu_threads,
         options=settings.index_options,
         adopt=adopt,
+        min_free_bytes=settings.min_free_bytes,
     )
 
 

@@ -87,6 +87,11 @@ class Metrics:
         self._ready = Gauge(
             "shitu_ready", "1 if the last probe found the service ready, else 0", registry=self._registry
         )
+        self._free_bytes = Gauge(
+            "shitu_disk_free_bytes",
+            "Room on the disk of the data folder, when it was last asked",
+            registry=self._registry,
+        )
         self._build = Info("shitu_build", "Version and models", registry=self._registry)
 
     def describe(
@@ -134,6 +139,10 @@ class Metrics:
             self._unmatched.inc()
         else:
             self._top1.observe(distance / bits)
+
+    def note_free_bytes(self, count: int) -> None:
+        """Note the room on the disk of the data folder."""
+        self._free_bytes.set(count)
 
     def render(self) -> bytes:
         """Write everything in Prometheus's text format."""

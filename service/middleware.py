@@ -1,19 +1,27 @@
-"""What surrounds every request: an id, metrics, a last net for errors, and an end for bodies nobody reads."""
+"""What surrounds every request: an id, metrics, a line in the log, a trace, a last net for errors, and an end for
+bodies nobody reads."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
+from contextlib import suppress
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .access_log import PROBES, Exchange, log_request
+from .errors import NotReady, Problem, problem_of
 from .metrics import Metrics
 from .problems import internal_problem, problem_response
+from .request_context import CURRENT, RequestContext
+from .tracing import RequestTrace, Tracing
 
 _LOG = logging.getLogger("shitu.errors")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -22,12 +30,24 @@ _CLIENT_GONE = 499  # nginx's number for a client that did not wait
 
 
 class RequestObserver:
-    """Gives every request an id (``X-Request-ID``, the client's own if usable), counts it, and catches the rest."""
+    """Gives every request an id (``X-Request-ID``, the client's own if usable), counts, logs and traces it, and
+    catches the rest.
+    """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        """Wrap an application."""
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing | None, is_leaving: Callable[[], bool]) -> None:
+        """Wrap an application.
+
+        Args:
+            app: what handles the requests.
+            metrics: counts them.
+            tracing: traces them, if any.
+            is_leaving: tells whether the service will stop soon; then connections end with their next answer, so
+                that clients go elsewhere before it does.
+        """
         self._app = app
         self._metrics = metrics
+        self._tracing = tracing
+        self._is_leaving = is_leaving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -37,28 +57,70 @@ class RequestObserver:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
+        trace = self._begin_trace(scope, request_id)
+        # Never reset: the task ends with the request, and what the server still says of it belongs to it.
+        CURRENT.set(RequestContext(request_id, trace.trace_id if trace else None, trace))
+        exchange = Exchange()
+        error: str | None = None
         start = time.perf_counter()
-        status = 0
+        try:
+            await self._handle(scope, receive, send, request_id, exchange)
+        except BaseException as caught:
+            error = type(caught).__name__
+            raise
+        finally:
+            route = getattr(scope.get("route"), "path", None)
+            seconds = time.perf_counter() - start
+            status = exchange.status or _CLIENT_GONE
+            self._metrics.count_request(scope["method"], route or _UNMATCHED, status, seconds)
+            log_request(scope, route or _UNMATCHED, status, seconds, exchange)
+            if trace is not None:
+                trace.end(scope, route, exchange.status, error)
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send, request_id: str, exchange: Exchange) -> None:
+        async def counted_receive() -> Message:
+            message = await receive()
+            exchange.bytes_in += len(message.get("body", b""))
+            return message
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                exchange.status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                if self._is_leaving():
+                    headers["Connection"] = "close"
+            exchange.bytes_out += len(message.get("body", b""))
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, counted_receive, send_with_id)
         except ClientDisconnect:
-            _LOG.info("request %s: the client went away", request_id)
+            _LOG.info("the client went away")
+        except asyncio.CancelledError:
+            if exchange.status or not self._is_leaving():
+                raise
+            # The server ends and waits no longer; whoever waits is to hear that.
+            _LOG.warning("%s %s is given up, because the service stops", scope["method"], scope["path"])
+            await problem_response(_stopping_problem(), request_id)(scope, receive, send_with_id)
         except Exception:
-            _LOG.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
-            if status:
+            _LOG.exception("%s %s failed", scope["method"], scope["path"])
+            if exchange.status:
                 raise  # the answer has begun; all that is left is to cut the connection
             await problem_response(internal_problem(), request_id)(scope, receive, send_with_id)
-        finally:
-            route = getattr(scope.get("route"), "path", _UNMATCHED)
-            self._metrics.count_request(scope["method"], route, status or _CLIENT_GONE, time.perf_counter() - start)
+
+    def _begin_trace(self, scope: Scope, request_id: str) -> RequestTrace | None:
+        if self._tracing is None or scope["path"] in PROBES:
+            return None
+        return self._tracing.begin(scope, request_id)
+
+
+def _stopping_problem() -> Problem:
+    error = NotReady(
+        "the service stopped before it could answer; look whether the request was carried out, or repeat it",
+        "shutting_down",
+    )
+    return problem_of(error) or internal_problem()
 
 
 class LingeringClose:
@@ -97,7 +159,8 @@ class LingeringClose:
                 await send(message)
                 return
             await send({**message, "more_body": True})
-            with anyio.move_on_after(self._linger_s):
+            # The answer is out; a server that ends in the meantime need not be told that nobody read the rest.
+            with suppress(asyncio.CancelledError), anyio.move_on_after(self._linger_s):
                 while unread:
                     await receive_and_note()
             await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -30,15 +30,17 @@ _LOG = logging.getLogger("shitu.pictures")
 class KeptPictures:
     """The files ``<folder>/<aa>/<sha256>``. Threads may share it; a folder has one owner."""
 
-    def __init__(self, folder: Path, in_use: Callable[[str], bool]) -> None:
+    def __init__(self, folder: Path, in_use: Callable[[str], bool], check_room: Callable[[int], None]) -> None:
         """Keep pictures in a folder, which need not exist yet.
 
         Args:
             folder: where.
             in_use: tells whether any stored item has a source.
+            check_room: raises DiskFull if there is no room to write so many bytes.
         """
         self._folder = folder
         self._in_use = in_use
+        self._check_room = check_room
         self._held: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -109,6 +111,7 @@ class KeptPictures:
     def _write(self, data: bytes) -> str:
         source = SOURCE_PREFIX + hashlib.sha256(data).hexdigest()
         path = self._path(source)
+        self._check_room(len(data))
         if path is None:
             raise ValueError(f"{source} is no source of a kept picture")
         self._hold(source)

@@ -83,10 +83,10 @@ def _answer_to_known(request: Request, error: Exception) -> Response:
     request_id = request_id_of(request)
     problem = problem_of(error)
     if problem is None:
-        _LOG.error("request %s failed", request_id, exc_info=error)
+        _LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
         problem = internal_problem()
     elif problem.kind.status >= 500:
-        _LOG.warning("request %s: %s: %s", request_id, problem.kind.code, error)
+        _LOG.warning("%s: %s", problem.kind.code, error)
     if isinstance(error, TooManyRequests | RateLimited | NotReady):
         request.app.state.metrics.count_rejected(problem.kind.code)
     return problem_response(problem, request_id)

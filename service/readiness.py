@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from index_store import GalleryError, GalleryStore
+from index_store import DiskFull, GalleryError, GalleryStore
 
 from .background import Background
 from .batching import WorkerPool
+from .errors import NotReady
 from .timing import StageTimes
 from .vision import DetectOptions, Vision
 
@@ -28,10 +29,11 @@ _EVERYTHING = DetectOptions(detect=True, threshold=0.0, max_objects=1)
 
 @dataclass(frozen=True)
 class Failure:
-    """One reason not to be ready: a stable code and a sentence."""
+    """What is wrong: a stable code and a sentence; ``fatal``: the service is not ready because of it."""
 
     code: str
     detail: str
+    fatal: bool = True
 
 
 class Canary:
@@ -90,6 +92,7 @@ class Readiness:
                     "models": await self._check_models(),
                     "storage": await self._check_storage(),
                     "background": self._check_background(),
+                    "disk": await self._check_disk(),
                 }
                 self._checked_at = time.monotonic()
             return self._failures
@@ -117,10 +120,20 @@ class Readiness:
             return Failure("storage_unavailable", str(error))
         return None
 
+    async def _check_disk(self) -> Failure | None:
+        """Tell whether there is room to enrol; searches and removals need none, so the service is ready anyway."""
+        try:
+            await asyncio.wait_for(self._storage.run(lambda _: self._store.check_room()), _TIMEOUT_S)
+        except DiskFull as error:
+            return Failure("disk_full", str(error), fatal=False)
+        except (asyncio.TimeoutError, GalleryError, NotReady):
+            return None  # the check of the storage says so
+        return None
+
     def _check_background(self) -> Failure | None:
         failures = self._background.failures
         error = self._store.background_error
-        if error is not None:
+        if error is not None and not isinstance(error, DiskFull):  # a snapshot put off: the catalog has everything
             failures["index"] = f"{type(error).__name__}: {error}"
         if failures:
             return Failure("background_failed", "; ".join(f"{name}: {text}" for name, text in failures.items()))

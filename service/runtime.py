@@ -111,15 +111,21 @@ class Runtime:
             self.settings.whole_image if whole_image is None else whole_image,
         )
 
+    def leave(self) -> None:
+        """Say from now on that the service is not ready; requests are still taken."""
+        self.stopping = True
+
     async def stop(self) -> None:
         """Not ready, no admission, finish what was accepted (up to a deadline), snapshot, close."""
         deadline = time.monotonic() + self.settings.drain_timeout_s
-        self.stopping = True
+        self.leave()
         admissions = self._admissions
         for admission in admissions:
             admission.stop()
         if not all(await asyncio.gather(*(each.drained(self.settings.drain_timeout_s) for each in admissions))):
             _LOG.warning("stopping although %d requests are under way", self.requests_under_way)
+        else:
+            _LOG.info("no request is under way; the gallery is closed")
         await self.background.stop()
         self.store.interrupt()
         for pool in (self.inference, self.storage):
@@ -167,7 +173,7 @@ async def _start(
 ) -> Runtime:
     await asyncio.to_thread(store.check_writable)
     detector = await asyncio.to_thread(load_detector, settings)
-    pictures = KeptPictures(settings.data_dir / "images", store.has_source)
+    pictures = KeptPictures(settings.data_dir / "images", store.has_source, store.check_room)
     await asyncio.to_thread(pictures.remove_torn)
     decoder = PictureDecoder(settings.max_upload_bytes, settings.max_pixels)
     vision = Vision(decoder, hasher, detector, batch_size=settings.hash_batch_size)

@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -37,6 +38,7 @@ from index_store import MAX_METADATA_BYTES, METHODS, IndexOptions, Method
 from models.inference import STARTER_DETECTOR, STARTER_HASHER, Preprocessing
 
 from .config_file import FileSettings, read_config
+from .logs import LogFormat
 from .security.key_lines import MAX_RATE, MAX_REQUESTS
 from .security.limits import CallerLimits
 from .security.valid_keys import KeySources
@@ -109,6 +111,12 @@ def _origins(origins: tuple[str, ...] | None) -> tuple[str, ...] | None:
     return origins
 
 
+def _http_url(url: str | None) -> str | None:
+    if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
+        raise ValueError("must be a URL such as http://collector:4318")
+    return url
+
+
 def _starter_detector() -> Path | None:
     return STARTER_DETECTOR if STARTER_DETECTOR.is_dir() else None
 
@@ -133,6 +141,12 @@ class Settings(BaseSettings):
     data_dir: FilePath = Field(Path("data"), description="folder of the gallery; one process at a time owns it")
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         "info", description="least severe level that is logged"
+    )
+    log_format: Annotated[LogFormat, BeforeValidator(_lower)] = Field(
+        "text", description="how the log is written to standard error: text for people, or json, an object a line"
+    )
+    otlp_endpoint: Annotated[str | None, BeforeValidator(_none_if_empty), AfterValidator(_http_url)] = Field(
+        None, description="URL of an OpenTelemetry collector that takes traces over OTLP/HTTP; unset: no traces"
     )
 
     hasher_dir: FilePath = Field(STARTER_HASHER, description="folder of the binary feature model")
@@ -208,8 +222,20 @@ class Settings(BaseSettings):
     max_concurrent_requests: Annotated[int, Number] = Field(
         64, ge=1, description="requests other than batches under way or waiting; further ones are answered 429"
     )
+    drain_delay_s: Annotated[float, Number] = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="time that the service still takes requests after it was told to stop and is not ready any more",
+    )
     drain_timeout_s: Annotated[float, Number] = Field(
         20.0, ge=0, allow_inf_nan=False, description="time to finish accepted requests when the service stops"
+    )
+    min_free_bytes: Annotated[int, Number] = Field(
+        256 * 2**20,
+        ge=0,
+        description="room on the disk of the data folder that enrolment, rebuilds and kept pictures leave free",
     )
     keep_images: bool = Field(False, description="keep enrolled pictures, so that another model can hash them again")
 

@@ -86,7 +86,8 @@ class LocalGallery:
     @property
     def pictures(self) -> KeptPictures:
         """The pictures that are kept beside the gallery."""
-        return KeptPictures(self._settings.data_dir / "images", self.store.has_source)
+        store = self.store
+        return KeptPictures(self._settings.data_dir / "images", store.has_source, store.check_room)
 
     def prepare(self) -> None:
         """Load the models and open the gallery, or make it if there is none.

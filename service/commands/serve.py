@@ -2,52 +2,63 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import math
 import signal
 import socket
-from collections.abc import Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
+import typer
 import uvicorn
+import uvicorn.server
 
+from service.drain import Drain
+from service.logs import configure, log_native_output
 from service.settings import Settings
 
 from .access import CommandError
+from .failures import FAILED, explain
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 _LOG = logging.getLogger("shitu.serve")
 _Message = MutableMapping[str, Any]
 
 
-def configure_logging() -> None:
-    """Log to standard error; called before the settings are read, since what they ignore goes into the log."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", force=True)
-    logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells of every instruction set it tries
+def announce(settings: Settings) -> Callable[[str], None]:
+    """Give what tells the address of a service that is up: a line for people, or one of the log for machines."""
+    if settings.log_format == "json":
+        return lambda address: _LOG.info("shitu is ready at %s", address)
+    return lambda address: print(f"shitu is ready at {address} (try {address}/docs)", flush=True)
 
 
-def serve(settings: Settings, announce: Callable[[str], None], *, adopt: bool = False) -> None:
+def serve(settings: Settings, on_ready: Callable[[str], None], *, adopt: bool = False) -> None:
     """Serve until SIGINT or SIGTERM, then finish what was accepted, and return.
 
     Args:
         settings: of the service.
-        announce: called with the address, such as ``http://127.0.0.1:8000``, once requests are answered.
+        on_ready: called with the address, such as ``http://127.0.0.1:8000``, once requests are answered.
         adopt: the loaded model made the codes of a gallery of unknown model; see ``open_gallery``.
 
     Raises:
         CommandError: the address cannot be used.
         ServiceError, GalleryError, ModelError: the service cannot start; the text says what to do.
     """
-    logging.getLogger().setLevel(settings.log_level.upper())
+    configure(settings.log_format, settings.log_level)
+    if settings.log_format == "json":
+        log_native_output()
     listener = _bind(settings.host, settings.port)
     address = _address(listener)
     _LOG.info("data folder %s; this one process owns it, so there is one worker", settings.data_dir.absolute())
 
     from service.app import create_app
 
-    # A signal ends the service in good order, and that is success: uvicorn would raise it again at the end.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _already_obeyed)
     app = create_app(settings, adopt=adopt)
     signal.signal(signal.SIGHUP, lambda *_: app.state.keys.reload_soon())  # its default would end the service
     application = _FailureKeeper(app)
@@ -55,32 +66,79 @@ def serve(settings: Settings, announce: Callable[[str], None], *, adopt: bool = 
         application,
         lifespan="on",
         log_config=None,
-        access_log=settings.log_level == "debug",
+        access_log=False,  # the application logs its requests
         server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
     )
     try:
-        _Server(config, lambda: announce(address)).run(sockets=[listener])
+        _Server(config, settings.drain_delay_s, lambda: on_ready(address), lambda: _leave(app)).run(sockets=[listener])
     except SystemExit:
         if application.failure is None:
             raise
     finally:
         listener.close()
+        for number in uvicorn.server.HANDLED_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # all is done; a late one must not spoil the exit code
     if application.failure is not None:
         raise application.failure
 
 
 class _Server(uvicorn.Server):
-    """A server that says when it is up."""
+    """A server that says when it is up, and that signals end step by step; see ``Drain``."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, drain_delay_s: float, on_ready: Callable[[], None], on_leaving: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self._drain = Drain(drain_delay_s, leave=on_leaving, close=self._close, give_up=self._give_up)
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if not self.should_exit:
+        self._loop = asyncio.get_running_loop()
+        if self.should_exit:
+            _LOG.info("stopped by a signal that came before the start was over")
+        else:
             self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Nothing is captured, so uvicorn raises no signal again at the end: an end in good order is success.
+        if self._loop is None:
+            self.should_exit = True  # what is being loaded is loaded first
+        else:
+            self._loop.call_soon_threadsafe(self._drain.obey, sig)  # not here, in the middle of whatever runs
+
+    def _close(self) -> None:
+        self.should_exit = True
+
+    def _give_up(self) -> None:
+        for task in self.server_state.tasks:
+            task.cancel()
+
+
+@contextmanager
+def failures_in_log(settings: Settings) -> Iterator[None]:
+    """Where the log is for machines, let what ends the service stand in it, instead of text on standard error.
+
+    Raises:
+        typer.Exit: the block failed, and the log says so.
+    """
+    try:
+        yield
+    except Exception as error:
+        if settings.log_format != "json":
+            raise
+        message, code = explain(error) or (None, FAILED)
+        if message is None:
+            _LOG.critical("the service ended by a fault of its own", exc_info=error)
+        else:
+            _LOG.critical(message)
+        raise typer.Exit(code) from None
+
+
+def _leave(app: FastAPI) -> None:
+    app.state.runtime.leave()
 
 
 class _FailureKeeper:
@@ -108,10 +166,6 @@ class _FailureKeeper:
         except BaseException as error:
             self.failure = error
             raise
-
-
-def _already_obeyed(number: int, frame: object) -> None:
-    _LOG.info("stopped by %s", signal.Signals(number).name)
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib.metadata import version
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
+from index_store import GalleryError
+
 from .. import openapi
-from ..errors import Problem, ProblemType
+from ..errors import NotReady, Problem, ProblemType
 from ..problems import problem_response, request_id_of
 from ..readiness import Failure
 from ..runtime import Runtime
@@ -22,6 +26,7 @@ from .index import index_answer
 
 router = APIRouter(tags=["operation"])
 
+_DISK_TIMEOUT_S = 2.0
 _TITLE = "The service is not ready"
 
 
@@ -45,7 +50,7 @@ async def livez() -> Response:
         StatusAnswer,
         503,
         description="Models, storage and background tasks work; an empty gallery is ready",
-        example={"status": "ready", "checks": {"models": "ok", "storage": "ok", "background": "ok"}},
+        example={"status": "ready", "checks": {"models": "ok", "storage": "ok", "background": "ok", "disk": "ok"}},
     ),
 )
 @needs(Access.PROBE)
@@ -54,7 +59,7 @@ async def readyz(request: Request) -> Response:
     runtime = runtime_of(request)
     failures = await _failures(runtime)
     checks = _checks(failures)
-    first = next((failure for failure in failures.values() if failure is not None), None)
+    first = next(_fatal(failures), None)
     if first is None:
         return json_response(StatusAnswer(status="ready", checks=checks))
     problem = Problem(ProblemType(503, first.code, _TITLE), first.detail, {"checks": checks})
@@ -74,7 +79,7 @@ async def health(request: Request) -> Response:
     failures = await _failures(runtime)
     settings = runtime.settings
     answer = HealthAnswer(
-        status="not_ready" if any(failures.values()) else "ready",
+        status="not_ready" if any(_fatal(failures)) else "ready",
         checks=_checks(failures),
         version=version("shitu-hash"),
         uptime_s=round(time.time() - runtime.started_at, 1),
@@ -106,7 +111,17 @@ async def health(request: Request) -> Response:
 @needs(Access.METRICS)
 async def metrics(request: Request) -> Response:
     """Give counts and durations of requests and stages, the gallery's size, and top-1 distances."""
+    runtime = getattr(request.app.state, "runtime", None)
+    if isinstance(runtime, Runtime):
+        await _measure_disk(runtime)
     return Response(request.app.state.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _measure_disk(runtime: Runtime) -> None:
+    """Ask on a thread how much room there is: a network disk may not answer, and the other metrics are to be seen."""
+    with suppress(asyncio.TimeoutError, GalleryError, NotReady):
+        free = runtime.storage.run(lambda _: runtime.store.free_bytes())
+        runtime.metrics.note_free_bytes(await asyncio.wait_for(free, _DISK_TIMEOUT_S))
 
 
 async def _failures(runtime: Runtime) -> Mapping[str, Failure | None]:
@@ -114,6 +129,10 @@ async def _failures(runtime: Runtime) -> Mapping[str, Failure | None]:
         return {"service": Failure("shutting_down", "the service is stopping")}
     model = Failure("model_mismatch", str(runtime.mismatch)) if runtime.mismatch is not None else None
     return {"model_match": model, **await runtime.readiness.check()}
+
+
+def _fatal(failures: Mapping[str, Failure | None]) -> Iterator[Failure]:
+    return (failure for failure in failures.values() if failure is not None and failure.fatal)
 
 
 def _checks(failures: Mapping[str, Failure | None]) -> dict[str, str]:

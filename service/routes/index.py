@@ -7,7 +7,7 @@ import logging
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from index_store import GalleryClosed, Method
+from index_store import GalleryClosed, GalleryStore, Method
 
 from .. import answers, openapi
 from ..bodies import BodyLimits, read_json
@@ -60,7 +60,7 @@ async def read_index(request: Request) -> Response:
     openapi_extra=openapi.body(json=RebuildJson, examples={"lists": {"method": "IVF"}}, required=False),
     responses=openapi.answers(
         IndexAnswer,
-        *(400, 408, 409, 413, 415, 422, 429, 503),
+        *(400, 408, 409, 413, 415, 422, 429, 503, 507),
         status=202,
         description="Begun; `GET /index` tells how far it is. Searches use the old index until it is done",
         example={**_EXAMPLE, "rebuild_progress": 0.0},
@@ -74,6 +74,7 @@ async def rebuild_index(request: Request) -> Response:
         method = await _method(request, runtime)
         if runtime.background.is_running(_REBUILD):
             raise RebuildUnderWay("the index is being rebuilt already; GET /index tells how far it is")
+        await runtime.storage.run(lambda _: _check_room(runtime.store))
         runtime.rebuild_error = None
         runtime.background.start(_REBUILD, _rebuild(runtime, method))
         answer = await index_answer(runtime)
@@ -89,6 +90,10 @@ async def index_answer(runtime: Runtime) -> IndexAnswer:
         rebuild_progress=(stats.rebuild_progress or 0.0) if running else stats.rebuild_progress,
         rebuild_error=runtime.rebuild_error,
     )
+
+
+def _check_room(store: GalleryStore) -> None:
+    store.check_room(store.stats().bytes)
 
 
 async def _method(request: Request, runtime: Runtime) -> Method | None:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -133,6 +138,103 @@ def make_settings() -> Callable[..., Settings]:
 def serve(make_settings: Callable[..., Settings]) -> Serve:
     """Start a service: ``with serve(data_dir, **settings) as server``."""
     return lambda data_dir, *, adopt=False, **overrides: run_server(make_settings(data_dir, **overrides), adopt=adopt)
+
+
+class Process:
+    """``shitu serve`` in a process of its own, with what it wrote to standard output and standard error."""
+
+    def __init__(self, data_dir: Path, environment: dict[str, str]) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        ours = {"SHITU_DATA_DIR": str(data_dir), "SHITU_PORT": str(self.port), "SHITU_DETECTOR_DIR": ""}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "service.cli", "serve"],
+            env={**os.environ, **ours, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.output = ""
+        self.log: list[str] = []
+        self._readers = [threading.Thread(target=read, daemon=True) for read in (self._read_output, self._read_log)]
+        for reader in self._readers:
+            reader.start()
+
+    def _read_output(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as output:
+            self.output = output.read()
+
+    def _read_log(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as log:
+            self.log.extend(log)
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 120
+        while not any("shitu is ready" in line or "startup complete" in line for line in self.log):
+            assert self.process.poll() is None, self.log
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def wait_for_line(self, text: str) -> None:
+        deadline = time.monotonic() + 60
+        while not any(text in line for line in self.log):
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.01)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it and return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for its end, read the rest of what it wrote, and return its exit code."""
+        try:
+            code = self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        for reader in self._readers:
+            reader.join(10)
+        return code
+
+
+@pytest.fixture
+def start_service() -> Iterator[Callable[..., Process]]:
+    """Start ``shitu serve``: ``start_service(data_dir, SHITU_X="...")``; it ends with the test."""
+    processes: list[Process] = []
+
+    def start(data_dir: Path, *, ready: bool = True, **environment: str) -> Process:
+        processes.append(Process(data_dir, environment))
+        if ready:
+            processes[-1].wait_until_ready()
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.stop()
+
+
+@pytest.fixture(scope="session")
+def noisy_detector(export_detector: Callable[[Any], Path]) -> Path:
+    """A detector that finds nothing, and whose graph makes Paddle write to standard output past Python."""
+    import paddle
+
+    paddle.disable_static()
+
+    class Mean(paddle.nn.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.row = self.create_parameter([1, 6])
+
+        def forward(self, image: Any, im_shape: Any, scale_factor: Any) -> Any:
+            mean = image.mean([2, 3]).sum() + 0 * (im_shape[0, 0] + scale_factor[0, 0])
+            return self.row * 0 - 1 + 0 * mean, paddle.full([1], 1, "int32")
+
+    return export_detector(Mean())
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ def store(tmp_path: Path) -> Iterator[GalleryStore]:
 
 @pytest.fixture
 def pictures(tmp_path: Path, store: GalleryStore) -> KeptPictures:
-    return KeptPictures(tmp_path / "images", store.has_source)
+    return KeptPictures(tmp_path / "images", store.has_source, store.check_room)
 
 
 @pytest.fixture

@@ -167,7 +167,7 @@ def test_a_full_disk_is_told_and_nothing_is_stored(
     serve: Any, tmp_path: Path, photo_files: dict[str, bytes], bits: int
 ) -> None:
     folder = tmp_path / "data"
-    with mounted(folder, "size=3m"), serve(folder, keep_images=True) as server:
+    with mounted(folder, "size=3m"), serve(folder, keep_images=True, min_free_bytes=0) as server:
         item = server.enrol(photo_files["coffee"], "coffee")
         filler = folder / "filler"
         with suppress(OSError), filler.open("wb", buffering=0) as file:
@@ -464,8 +464,11 @@ def test_a_request_that_never_ends_does_not_hold_up_the_stop(tmp_path: Path, pho
         wait_until_under_way(port)
         start = time.monotonic()
         running.terminate()
-        running.communicate(timeout=30)
+        output, _ = running.communicate(timeout=30)
         assert time.monotonic() - start < 15
+        assert "Traceback" not in output
+        answer = connection.getresponse()
+        assert (answer.status, answer.getheader("content-type")) == (503, "application/problem+json")
         connection.close()
     with open_gallery(tmp_path) as store:
         assert len(store) == 0

@@ -21,6 +21,10 @@ class Users:
         return source in self.sources
 
 
+def room(needed_bytes: int) -> None:
+    """There is always room."""
+
+
 @pytest.fixture
 def users() -> Users:
     return Users()
@@ -28,7 +32,7 @@ def users() -> Users:
 
 @pytest.fixture
 def pictures(tmp_path: Path, users: Users) -> KeptPictures:
-    return KeptPictures(tmp_path / "images", users)
+    return KeptPictures(tmp_path / "images", users, room)
 
 
 def files(tmp_path: Path) -> list[str]:
@@ -138,7 +142,7 @@ def test_threads_that_add_and_remove_the_same_picture(tmp_path: Path) -> None:
     lock = threading.Lock()
     count = 0
     missing: list[str] = []
-    pictures = KeptPictures(tmp_path / "images", lambda source: count > 0)
+    pictures = KeptPictures(tmp_path / "images", lambda source: count > 0, room)
     path = tmp_path / "images" / sha256(b"same")[:2] / sha256(b"same")
 
     def work() -> None:

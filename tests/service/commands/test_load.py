@@ -333,7 +333,10 @@ def test_an_interrupted_load_says_how_to_go_on(
     assert (done.code, done.json["items"], done.json["unchanged"]) == (0, 8, 3 if with_ids else 0)
 
 
-def test_a_gallery_that_fails_on_the_way_says_how_to_go_on(files: Files, tmp_path: Path) -> None:
+def test_a_gallery_that_fails_on_the_way_says_how_to_go_on(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHITU_MIN_FREE_BYTES", "0")
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(

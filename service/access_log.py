@@ -1,0 +1,64 @@
+"""One line a request: who asked for what, and what came of it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+_LOG = logging.getLogger("shitu.access")
+_MOST_CHARACTERS = 200
+PROBES = frozenset({"/livez", "/readyz", "/metrics"})
+"""What machines ask every few seconds: logged for debugging only, and not traced."""
+
+
+@dataclass
+class Exchange:
+    """What has gone over the wire for one request.
+
+    Attributes:
+        status: of the answer; 0 while there is none.
+        bytes_in: of the body that came.
+        bytes_out: of the body that was sent.
+    """
+
+    status: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+def log_request(scope: Scope, route: str, status: int, seconds: float, exchange: Exchange) -> None:
+    """Log an ended request; those of probes at level debug.
+
+    Args:
+        scope: of ASGI; ``state.api_key`` names the key that the request came with, if keys are in use.
+        route: the template of the path.
+        status: what to call the outcome, also where no answer began.
+        seconds: from the request's head to the answer's end.
+        exchange: what went over the wire.
+    """
+    level = logging.DEBUG if route in PROBES else logging.INFO
+    if not _LOG.isEnabledFor(level):
+        return
+    client = scope.get("client")
+    fields = {
+        "method": scope["method"][:_MOST_CHARACTERS],
+        "route": route,
+        "path": scope["path"][:_MOST_CHARACTERS],
+        "status": status,
+        "duration_ms": round(seconds * 1000, 1),
+        "bytes_in": exchange.bytes_in,
+        "bytes_out": exchange.bytes_out,
+        "client": client[0] if client else None,
+        "api_key": scope["state"].get("api_key"),
+        "user_agent": Headers(scope=scope).get("user-agent", "")[:_MOST_CHARACTERS],
+    }
+    known = {name: value for name, value in fields.items() if value not in (None, "")}
+    _LOG.log(level, "%(method)s %(path)s %(status)d in %(duration_ms).1f ms" + _asked_by(known), known, extra=known)
+
+
+def _asked_by(known: dict[str, object]) -> str:
+    parts = [f" {word} %({name})s" for word, name in (("from", "client"), ("with key", "api_key")) if name in known]
+    return "".join(parts)
