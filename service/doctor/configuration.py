@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import ipaddress
-import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from service.errors import KeyFileError
+from service.security.valid_keys import HOW_TO_MAKE_ONE, is_loopback
 from service.settings import Settings
 
 from .findings import Check, Finding
@@ -35,23 +34,28 @@ def _source(config: Path | None) -> str:
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:
-    path = settings.api_keys_file
-    if path is None and not getattr(settings, "api_keys", None):
+    sources = settings.key_sources
+    if not sources.given:
         text = "none: whoever reaches the port can read and change the gallery"
-        local = _is_loopback(settings.host)
-        remedy = "" if local else "set SHITU_API_KEYS_FILE, or let only a proxy that checks reach the port"
-        yield Finding(
-            "api keys", "ok" if local else "warn", text + (", which is this machine" if local else ""), remedy
-        )
+        if is_loopback(settings.host):
+            yield Finding("api keys", "ok", f"{text}, which is this machine")
+        else:
+            remedy = "set SHITU_API_KEYS_FILE, or let only a proxy that checks reach the port"
+            yield Finding("api keys", "warn", text, remedy)
         return
-    if path is None:
-        yield Finding("api keys", "ok", "in the settings")
-    elif not path.is_file() or not os.access(path, os.R_OK):
-        yield Finding("api keys", "fail", f"{path} is no file that can be read", "name another SHITU_API_KEYS_FILE")
-    elif path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
-        yield Finding("api keys", "warn", f"{path} is open to every user of this machine", f"chmod o= {path}")
+    try:
+        file = sources.read_file()
+        ring = sources.ring(file)
+    except KeyFileError as error:
+        for problem in str(error).splitlines():
+            yield Finding("api keys", "fail", problem, "see docs/api_keys.md")
+        return
+    if not len(ring):
+        yield Finding("api keys", "warn", f"none yet in {sources.place}: every request is refused", HOW_TO_MAKE_ONE)
+    elif file is not None and file.exposed is not None:
+        yield Finding("api keys", "warn", *file.exposed.rsplit(": ", 1))
     else:
-        yield Finding("api keys", "ok", str(path))
+        yield Finding("api keys", "ok", f"{len(ring)} in {sources.place}")
 
 
 def _traces(settings: Settings) -> Iterator[Finding]:
@@ -68,10 +72,3 @@ def _exporter_is_there() -> bool:
         return importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http.trace_exporter") is not None
     except ModuleNotFoundError:  # of a package above it
         return False
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -16,7 +16,7 @@ from .keys import ApiKey, KeyRing
 
 _LOG = logging.getLogger("shitu.keys")
 _LOOK_EVERY_S = 2.0
-_HOW_TO_MAKE_ONE = "make one with `shitu keys add NAME --scope admin`"
+HOW_TO_MAKE_ONE = "make one with `shitu keys add NAME --scope admin`"
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,30 @@ class KeySources:
         """Whether keys are asked for; without, everybody may do everything."""
         return self.file is not None or self.lines is not None
 
+    @property
+    def place(self) -> str:
+        """Where a key would be written."""
+        return self.setting if self.file is None else str(self.file)
+
+    def read_file(self) -> KeyFile | None:
+        """Read the file; None if there is to be none.
+
+        Raises:
+            KeyFileError: it cannot be read.
+        """
+        return None if self.file is None else read_key_file(self.file)
+
+    def ring(self, file: KeyFile | None) -> KeyRing:
+        """Put the keys of the file, as it was read, and of the setting together.
+
+        Raises:
+            KeyFileError: something in them is wrong.
+        """
+        sources = [] if file is None else [file.source]
+        if self.lines is not None:
+            sources.append(Source.variable(self.setting, self.lines))
+        return parse(sources)
+
 
 class ValidKeys:
     """The keys that are valid now; none before :meth:`load`. Looking one up belongs to the event loop's thread."""
@@ -58,7 +82,7 @@ class ValidKeys:
     @property
     def hint(self) -> str:
         """What to do where there is no key yet; empty where there is one."""
-        return "" if len(self._ring) else f"there is no API key yet: {_HOW_TO_MAKE_ONE}"
+        return "" if len(self._ring) else f"there is no API key yet: {HOW_TO_MAKE_ONE}"
 
     def find(self, key: str) -> ApiKey | None:
         """Give the stored key of a key that a request came with."""
@@ -73,9 +97,9 @@ class ValidKeys:
         if not self.required:
             _warn_of_no_keys(host)
             return
-        self._take(self._read())
+        self._take(self._sources.read_file())
         if self.hint:
-            _LOG.error("every request is refused: %s, in %s", self.hint, self._sources.file or self._sources.setting)
+            _LOG.error("every request is refused: %s, in %s", self.hint, self._sources.place)
 
     def reload_soon(self) -> None:
         """Have the file read again; signal handlers may call this."""
@@ -127,14 +151,8 @@ class ValidKeys:
         if self.hint:
             _LOG.error("every request is refused: %s", self.hint)
 
-    def _read(self) -> KeyFile | None:
-        return None if self._sources.file is None else read_key_file(self._sources.file)
-
     def _take(self, file: KeyFile | None) -> None:
-        sources = [] if file is None else [file.source]
-        if self._sources.lines is not None:
-            sources.append(Source.variable(self._sources.setting, self._sources.lines))
-        self._ring = parse(sources)
+        self._ring = self._sources.ring(file)
         if file is not None:
             self._stamp = file.stamp
             if file.exposed is not None:
@@ -154,7 +172,7 @@ def _warn_of_no_keys(host: str) -> None:
             "no API keys are configured, and the service listens on %s: everybody in the network can read, change and "
             "delete the gallery. Set SHITU_API_KEYS_FILE and %s",
             host,
-            _HOW_TO_MAKE_ONE,
+            HOW_TO_MAKE_ONE,
         )
 
 

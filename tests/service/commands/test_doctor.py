@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from index_store import open_gallery
+from service.doctor import configuration
 from service.doctor.findings import Check, Finding, examine
+from service.settings import Settings
 
 from .conftest import Answer, Shitu
 
@@ -42,7 +44,6 @@ def test_a_sound_installation_has_nothing_to_do(shitu: Shitu, tmp_path: Path, mo
 def test_everything_that_is_wrong_is_told_at_once(
     shitu: Shitu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys = tmp_path / "no keys"
     with open_gallery(tmp_path / "data", 64, fingerprint="x"), socket.create_server(("127.0.0.1", 0)) as taken:
         monkeypatch.setenv("SHITU_PORT", str(taken.getsockname()[1]))
         monkeypatch.setenv("SHITU_MIN_FREE_BYTES", str(2**62))
@@ -59,7 +60,26 @@ def test_everything_that_is_wrong_is_told_at_once(
     assert "another process listens" in found["port"]["detail"]
     assert str(tmp_path / "no model") in found["feature model"]["detail"]
     assert all(finding["remedy"] for finding in found.values() if finding["status"] in ("warn", "fail"))
-    assert not keys.exists()
+
+
+def test_it_tells_how_things_stand_with_api_keys(shitu: Shitu, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    settings = Settings(api_keys_file=file)
+
+    def found() -> list[Finding]:
+        return [finding for finding in examine(configuration.checks(settings)) if finding.check == "api keys"]
+
+    (closed,) = found()
+    assert closed.status == "warn"
+    assert "every request is refused" in closed.detail
+    assert "shitu keys add" in closed.remedy
+    shitu("keys", "add", "me", "--scope", "admin", "--file", file)
+    assert found() == [Finding("api keys", "ok", f"1 in {file}")]
+    file.chmod(0o666)
+    (exposed,) = found()
+    assert (exposed.status, exposed.remedy) == ("warn", f"chmod 600 {file}")
+    file.write_text("me admin\nyou search sha256:0\n")
+    assert [(each.status, str(file) in each.detail) for each in found()] == [("fail", True)] * 2
 
 
 def test_every_mistake_in_the_settings_is_told(shitu: Shitu, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -299,7 +299,7 @@ def test_the_routes_are_told_the_name_of_the_key(issue: Issue) -> None:
         open_access=frozenset({Access.OPEN}),
         metrics=Metrics(),
     )
-    app.add_middleware(RequestObserver, metrics=Metrics())
+    app.add_middleware(RequestObserver, metrics=Metrics(), tracing=None, is_leaving=lambda: False)
 
     async def ask() -> list[int]:
         transport = httpx.ASGITransport(app)
