@@ -35,7 +35,7 @@ test-slow: install  ## the slow tests: two steps of each shipped configuration a
 	$(BIN)/python -m pytest -m slow
 
 test-docker: install  ## build the image and drive docker-compose.yml on a real engine (DOCKER_BUILD_FLAGS=--network=host ...)
-	DOCKER_BUILD_FLAGS="$(DOCKER_BUILD_FLAGS)" $(BIN)/python -m pytest -m docker -s tests/e2e
+	DOCKER_BUILD_FLAGS="$(DOCKER_BUILD_FLAGS)" $(BIN)/python -m pytest -m docker --exitfirst -s tests/e2e
 
 lint: install  ## ruff (format and rules) and mypy
 	$(BIN)/ruff format --check .

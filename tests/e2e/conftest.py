@@ -44,7 +44,8 @@ def image(log: Log, engine: str) -> Iterator[str]:
     size = int(run("docker", "image", "inspect", "--format", "{{.Size}}", tag).stdout)
     log(f"engine {engine}: image built in {time.monotonic() - start:.0f} s, {size / 1e9:.2f} GB")
     yield tag
-    run("docker", "image", "rm", "--force", tag)
+    made = run("docker", "image", "ls", "--filter", f"reference={tag}*", "--format", "{{.Repository}}:{{.Tag}}").stdout
+    run("docker", "image", "rm", "--force", *made.split())
 
 
 @pytest.fixture(scope="session")
@@ -62,10 +63,12 @@ def composes() -> Mapping[str, str]:
     return found
 
 
-@pytest.fixture(scope="module")
-def project(image: str, composes: Mapping[str, str], log: Log) -> Iterator[Project]:
-    """A project of the image; its containers and volumes are removed at the end."""
-    made = Project(next(iter(composes)), {"SERVICE_IMAGE": image, "SHITU_DRAIN_DELAY_S": "1"})
+@pytest.fixture(scope="module", params=COMPOSES)
+def project(request: pytest.FixtureRequest, image: str, composes: Mapping[str, str], log: Log) -> Iterator[Project]:
+    """A project of the image for each compose command; its containers and volumes are removed at the end."""
+    if request.param not in composes:
+        pytest.skip(f"there is no {request.param} here")
+    made = Project(request.param, {"SERVICE_IMAGE": image, "SHITU_DRAIN_DELAY_S": "1"})
     log(f"{made.compose} {composes[made.compose]}, project {made.name}")
     yield made
     made("--profile", "monitoring", "down", "--volumes", "--remove-orphans", "--timeout", "30")

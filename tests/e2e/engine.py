@@ -64,6 +64,13 @@ class Project:
         return self("ps", "-q", "shitu").stdout.strip()
 
     @property
+    def services(self) -> list[str]:
+        """Of which services containers run."""
+        of_project = ("--filter", f"label=com.docker.compose.project={self.name}")
+        template = '{{.Label "com.docker.compose.service"}}'
+        return sorted(run("docker", "ps", *of_project, "--format", template).stdout.split())
+
+    @property
     def client(self) -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", headers=headers, timeout=60)

@@ -46,8 +46,7 @@ def test_the_image_has_models_and_no_build_tools(image: str) -> None:
 
 def test_the_compose_file_is_valid_for_every_compose(composes: Mapping[str, str], log: Log) -> None:
     for compose, version in composes.items():
-        plain = Project(compose, {})("config", "--services").stdout.split()
-        assert plain == ["shitu"]
+        assert "shitu" in Project(compose, {})("config", "--services").stdout.split()
         everything = Project(compose, {})(*PROFILES, "config", "--services").stdout.split()
         assert sorted(everything) == ["grafana", "prometheus", "shitu", "shitu-gpu"]
         rendered = Project(compose, {})(*PROFILES, "config").stdout
@@ -64,6 +63,7 @@ def test_the_gpu_image_asks_where_paddle_comes_from() -> None:
 
 def test_a_bare_up_is_ready_and_closed(project: Project, log: Log) -> None:
     project("up", "--detach")
+    assert project.services == ["shitu"]
     log(f"up; ready {project.wait_until_ready():.1f} s after the container's start")
     with project.client as client:
         answer = client.get("/gallery")

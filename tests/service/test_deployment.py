@@ -61,6 +61,15 @@ def test_compose_passes_on_settings_that_exist(service: str) -> None:
     assert set(environment) - SETTINGS == set()
 
 
+def test_compose_unsets_nothing_that_the_image_sets() -> None:
+    """A variable without a value in the compose file takes the image's away."""
+    environment = compose()["shitu"]["environment"]
+    assert isinstance(environment, dict)
+    passed_on = {name for name, value in environment.items() if value is None}
+    text = "".join((ROOT / "docker" / name).read_text("utf-8") for name in ("Dockerfile", "Dockerfile.gpu"))
+    assert passed_on & set(re.findall(r"\b(SHITU_\w+)=", text)) == set()
+
+
 def test_compose_has_no_variable_of_its_own_that_looks_like_a_setting() -> None:
     """The service refuses a SHITU_* variable that it does not know, also where it is exported for compose."""
     text = (ROOT / "docker-compose.yml").read_text("utf-8")
