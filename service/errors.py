@@ -11,6 +11,9 @@
     │   ├── PictureTooLarge      more bytes than allowed
     │   └── TooManyPixels        more pixels than allowed
     ├── RequestError
+    │   ├── MalformedRequest     it is not HTTP/1.1
+    │   ├── HeadTooLarge         request line and header fields have more bytes or fields than allowed
+    │   ├── HeadTimeout          they did not arrive in time
     │   ├── MalformedBody        the body is not the multipart form or JSON that it says it is
     │   │   └── EmptyBody        there is none
     │   ├── UnsupportedBody      it is neither of the two
@@ -21,6 +24,7 @@
     ├── ForeignCode              a query's code is of another model than the gallery's
     ├── RebuildUnderWay          one rebuild of the index at a time
     ├── TooManyRequests          as many requests as allowed are under way
+    ├── TooManyConnections       as many connections as allowed are open, and all are at work
     └── NotReady                 the service is starting, stopping or broken
 
 The errors of ``index_store`` keep their own tree, and :data:`PROBLEMS` covers both. Those of ``models.inference`` end
@@ -71,6 +75,18 @@ class TooManyPixels(PictureError):
 
 class RequestError(ServiceError):
     """Base of what can be wrong with a request apart from its pictures."""
+
+
+class MalformedRequest(RequestError):
+    """What came is not HTTP/1.1, or ambiguous (RFC 9112)."""
+
+
+class HeadTooLarge(RequestError):
+    """Request line and header fields have more bytes or fields than allowed; reading stopped there."""
+
+
+class HeadTimeout(RequestError):
+    """Request line and header fields did not arrive in time."""
 
 
 class MalformedBody(RequestError):
@@ -161,6 +177,19 @@ class TooManyRequests(ServiceError):
         self.retry_after_s = retry_after_s
 
 
+class TooManyConnections(ServiceError):
+    """As many connections as allowed are open, and all are at work.
+
+    Attributes:
+        retry_after_s: whole seconds after which trying again makes sense.
+    """
+
+    def __init__(self, limit: int, retry_after_s: int) -> None:
+        """Take the limit, and when to try again."""
+        super().__init__(f"{limit} connections are open, which is the limit; try again in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
 class NotReady(ServiceError):
     """The service is starting, stopping or broken.
 
@@ -193,6 +222,9 @@ PROBLEMS: Mapping[type[Exception], ProblemType] = MappingProxyType(
         UnsupportedPicture: ProblemType(415, "unsupported_picture", "Not a picture of a supported type"),
         PictureTooLarge: ProblemType(413, "picture_too_large", "The picture has too many bytes"),
         TooManyPixels: ProblemType(413, "too_many_pixels", "The picture has too many pixels"),
+        MalformedRequest: ProblemType(400, "malformed_request", "The request is not HTTP/1.1"),
+        HeadTooLarge: ProblemType(431, "head_too_large", "The head of the request is too large"),
+        HeadTimeout: ProblemType(408, "head_timeout", "The head of the request did not arrive in time"),
         EmptyBody: ProblemType(400, "empty_body", "The body is empty"),
         MalformedBody: ProblemType(400, "malformed_body", "The body cannot be parsed"),
         UnsupportedBody: ProblemType(415, "unsupported_body", "Not a body of a supported type"),
@@ -203,6 +235,7 @@ PROBLEMS: Mapping[type[Exception], ProblemType] = MappingProxyType(
         ForeignCode: ProblemType(409, "foreign_code", "The code is of another model"),
         RebuildUnderWay: ProblemType(409, "rebuild_under_way", "The index is being rebuilt"),
         TooManyRequests: ProblemType(429, "too_many_requests", "Too many requests are under way"),
+        TooManyConnections: ProblemType(503, "too_many_connections", "Too many connections are open"),
         NotReady: ProblemType(503, "not_ready", "The service is not ready"),
         index_store.InvalidItem: ProblemType(422, "invalid_item", "The item cannot be stored"),
         index_store.InvalidQuery: ProblemType(422, "invalid_query", "The query is out of range"),

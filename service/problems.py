@@ -92,9 +92,9 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     code = title.lower().replace(" ", "_").replace("-", "_")
     detail = str(error.detail)
     if error.status_code == 404:
-        detail = f"there is nothing at {request.url.path[:200]}; see /docs for what there is"
+        detail = f"there is nothing at {request.scope['path'][:200]}; see /docs for what there is"
     if error.status_code == 405:
-        detail = f"{request.method[:20]} is not among the methods of {request.url.path[:200]}"
+        detail = f"{request.method[:20]} is not among the methods of {request.scope['path'][:200]}"
     kind = ProblemType(error.status_code, code, title)
     return problem_response(Problem(kind, detail, {}), request_id_of(request), dict(error.headers or {}))
 

@@ -44,18 +44,21 @@ def serve(settings: Settings, announce: Callable[[str], None], *, adopt: bool = 
     _LOG.info("data folder %s; this one process owns it, so there is one worker", settings.data_dir.absolute())
 
     from service.app import create_app
+    from service.connections import http_options, make_room
 
+    make_room(settings.max_connections)
     # A signal ends the service in good order, and that is success: uvicorn would raise it again at the end.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _already_obeyed)
-    application = _FailureKeeper(create_app(settings, adopt=adopt))
+    app = create_app(settings, adopt=adopt)
+    application = _FailureKeeper(app)
     config = uvicorn.Config(
         application,
         lifespan="on",
         log_config=None,
         access_log=settings.log_level == "debug",
-        server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
+        **http_options(settings, app.state.metrics),
     )
     try:
         _Server(config, lambda: announce(address)).run(sockets=[listener])
