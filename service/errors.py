@@ -9,7 +9,8 @@
     │   ├── UnsupportedPicture   the bytes are not a picture of a supported type
     │   ├── UndecodablePicture   they begin like one, but are cut short or corrupt
     │   ├── PictureTooLarge      more bytes than allowed
-    │   └── TooManyPixels        more pixels than allowed
+    │   ├── TooManyPixels        more pixels than allowed
+    │   └── PictureTooComplex    more scans, segments or chunks than any picture has
     ├── RequestError
     │   ├── MalformedRequest     it is not HTTP/1.1
     │   ├── HeadTooLarge         request line and header fields have more bytes or fields than allowed
@@ -71,6 +72,10 @@ class PictureTooLarge(PictureError):
 
 class TooManyPixels(PictureError):
     """The picture's header promises more pixels than allowed; nothing was decoded."""
+
+
+class PictureTooComplex(PictureError):
+    """The picture file has far more parts than any picture; nothing was decoded."""
 
 
 class RequestError(ServiceError):
@@ -222,6 +227,7 @@ PROBLEMS: Mapping[type[Exception], ProblemType] = MappingProxyType(
         UnsupportedPicture: ProblemType(415, "unsupported_picture", "Not a picture of a supported type"),
         PictureTooLarge: ProblemType(413, "picture_too_large", "The picture has too many bytes"),
         TooManyPixels: ProblemType(413, "too_many_pixels", "The picture has too many pixels"),
+        PictureTooComplex: ProblemType(413, "picture_too_complex", "The picture file has too many parts"),
         MalformedRequest: ProblemType(400, "malformed_request", "The request is not HTTP/1.1"),
         HeadTooLarge: ProblemType(431, "head_too_large", "The head of the request is too large"),
         HeadTimeout: ProblemType(408, "head_timeout", "The head of the request did not arrive in time"),
