@@ -234,7 +234,7 @@ PROBLEMS: Mapping[type[Exception], ProblemType] = MappingProxyType(
         EmptyBody: ProblemType(400, "empty_body", "The body is empty"),
         MalformedBody: ProblemType(400, "malformed_body", "The body cannot be parsed"),
         UnsupportedBody: ProblemType(415, "unsupported_body", "Not a body of a supported type"),
-        BodyTooLarge: ProblemType(413, "body_too_large", "The body has too many bytes"),
+        BodyTooLarge: ProblemType(413, "body_too_large", "The body is too large"),
         BodyTimeout: ProblemType(408, "body_timeout", "The body did not arrive in time"),
         InvalidFields: INVALID_FIELDS,
         ModelMismatch: ProblemType(409, "model_mismatch", "The gallery is of another model"),

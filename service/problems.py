@@ -103,7 +103,7 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
     problems = []
-    for detail in error.errors():
+    for detail in error.errors()[:100]:
         field = ".".join(str(part)[:100] for part in detail["loc"][1:]) or "query"
         extra = detail["type"] == "extra_forbidden"
         problems.append(FieldProblem(field, "is not a field of this request" if extra else detail["msg"]))
