@@ -41,6 +41,7 @@ from .settings import Settings
 
 _REFUSAL_LINGER_S = 2.0  # closing with unread bytes resets the connection, and the client may not see its answer
 _RETRY_AFTER_S = 1
+_ONCE = frozenset({b"host", b"transfer-encoding"})
 _OTHER_FILES = 256  # what a process opens beside connections: the catalog, models, libraries; 100 were seen
 
 
@@ -254,6 +255,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._in_head:
             if len(self.headers) >= self._limits.max_header_fields:
                 raise HeadTooLarge(f"the request has more than {self._limits.max_header_fields} header fields")
+            self._check_once(name.lower(), value)
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -289,6 +291,13 @@ class GuardedProtocol(HttpToolsProtocol):
             self._connections.waits(self)
 
     # The limits
+
+    def _check_once(self, name: bytes, value: bytes) -> None:
+        """Refuse what a proxy before this service may read in another way (RFC 9112, sections 3.2 and 6.1)."""
+        if name in _ONCE and any(name == each for each, _ in self.headers):
+            raise MalformedRequest(f"the request has {name.decode()} more than once")
+        if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            raise MalformedRequest("the only transfer coding that is supported is chunked")
 
     def _count_head(self, length: int) -> None:
         self._head_bytes += length

@@ -118,7 +118,9 @@ def test_json_that_is_no_object(server: Any, body: str) -> None:
     check(answer, 422, "invalid_fields")
 
 
-@pytest.mark.parametrize(("depth", "status", "code"), [(60_000, 400, "malformed_body"), (100_000, 413, "body_too_large")])
+@pytest.mark.parametrize(
+    ("depth", "status", "code"), [(60_000, 400, "malformed_body"), (100_000, 413, "body_too_large")]
+)
 def test_deeply_nested_json(server: Any, depth: int, status: int, code: str) -> None:
     body = '{"label": "x", "metadata": ' + '{"a":' * depth + "1" + "}" * (depth + 1)
     answer = server.client.post("/gallery", headers={"Content-Type": "application/json"}, content=body)
