@@ -56,6 +56,7 @@ class ConnectionLimits:
         max_header_fields: header fields of a request.
         max_pipelined: requests that wait on one connection for the answer to an earlier one.
         stall_s: how long a client may take nothing of an answer.
+        max_unsent_bytes: of answers that are written and wait for their clients, of all connections together.
     """
 
     max_connections: int
@@ -64,6 +65,7 @@ class ConnectionLimits:
     max_header_fields: int = 128
     max_pipelined: int = 8
     stall_s: float = 60.0
+    max_unsent_bytes: int = 256 * 2**20
 
 
 def http_options(settings: Settings, metrics: Metrics) -> dict[str, Any]:
@@ -108,6 +110,7 @@ class Connections:
         self.metrics = metrics
         self._open: set[GuardedProtocol] = set()
         self._waiting: dict[GuardedProtocol, None] = {}  # for a head; who has waited longest comes first
+        self._sending: dict[GuardedProtocol, None] = {}  # who has got nothing for longest comes first
         metrics.track_connections(lambda: len(self._open))
 
     def admit(self, connection: GuardedProtocol) -> bool:
@@ -128,9 +131,30 @@ class Connections:
         """Note that a connection has a request to answer."""
         self._waiting.pop(connection, None)
 
+    def sends(self, connection: GuardedProtocol) -> None:
+        """Note that a client has just taken something of an answer; cut others off if all answers take too much."""
+        self._sending.pop(connection, None)
+        self._sending[connection] = None
+        unsent = sum(each.unsent_bytes for each in self._sending)
+        while unsent > self.limits.max_unsent_bytes and len(self._sending) > 1:
+            victim = next(iter(self._sending))
+            unsent -= victim.unsent_bytes
+            self.cut_off(victim)
+
+    def sent(self, connection: GuardedProtocol) -> None:
+        """Note that a client has taken all of its answer."""
+        self._sending.pop(connection, None)
+
+    def cut_off(self, connection: GuardedProtocol) -> None:
+        """End a connection whose answer takes memory that its client does not relieve."""
+        self.gone(connection)
+        self.metrics.count_connection_refused("stalled")
+        connection.transport.abort()
+
     def gone(self, connection: GuardedProtocol) -> None:
         """Forget a connection."""
         self._waiting.pop(connection, None)
+        self._sending.pop(connection, None)
         self._open.discard(connection)
 
     def _evict(self) -> bool:
@@ -366,8 +390,10 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._stall is None and self.unsent_bytes:
             self._unsent_before = self.unsent_bytes
             self._stall = self.loop.call_later(self._limits.stall_s, self._check_answer)
+            self._connections.sends(self)
 
     def _stop_watching(self) -> None:
+        self._connections.sent(self)
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
@@ -375,7 +401,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _check_answer(self) -> None:
         self._stall = None
         if self.unsent_bytes and self.unsent_bytes >= self._unsent_before:
-            self._connections.metrics.count_connection_refused("stalled")
-            self.transport.abort()
+            self._connections.cut_off(self)
         else:
+            self._stop_watching()
             self._watch_answer()

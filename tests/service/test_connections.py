@@ -393,6 +393,20 @@ def test_who_takes_nothing_of_an_answer_is_cut_off() -> None:
         assert len(read_all(reader)) < LARGE_BYTES
 
 
+def test_answers_that_are_not_taken_are_bounded_together() -> None:
+    with guarded(max_unsent_bytes=2 * LARGE_BYTES) as server:
+        readers = []
+        for number in range(4):
+            readers.append(server.connect(receive_buffer=4096))
+            readers[-1].sendall(b"GET /large HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
+            server.wait_for(lambda number=number: len(server.seen) == number + 1)  # type: ignore[misc]
+        server.wait_for(lambda: server.refused("stalled") == 2)
+        lengths = [len(read_all(reader)) for reader in readers]
+        assert [length > LARGE_BYTES for length in lengths] == [False, False, True, True]
+        for reader in readers:
+            reader.close()
+
+
 def test_a_slow_reader_gets_its_whole_answer() -> None:
     with guarded(stall_s=5.0) as server, server.connect() as reader:
         reader.sendall(b"GET /large HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
