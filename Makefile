@@ -9,7 +9,7 @@ STARTER_DETECTOR := models/configs/Detection/starter_detector.yaml
 STARTER := models/configs/GeneralRecognition/starter_hasher.yaml
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo serve test test-slow lint format bench starter-hasher starter-detector deep-hash clean
+.PHONY: help install demo serve test test-slow fuzz lint format bench starter-hasher starter-detector deep-hash clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ test: install lint  ## lint, type-check and run all tests
 
 test-slow: install  ## the slow tests: two steps of each shipped configuration at full size, and more (ten minutes)
 	$(BIN)/python -m pytest -m slow
+
+fuzz: install  ## thousands of requests made up from the OpenAPI document, another lot each time (minutes)
+	$(BIN)/python -m pytest -m slow -s tests/service/test_schema_fuzz.py
 
 lint: install  ## ruff (format and rules) and mypy
 	$(BIN)/ruff format --check .

@@ -43,7 +43,7 @@ _ITEM = {
     "created_at": "2026-11-23T17:46:00.123456Z",
 }
 _EXAMPLES = {
-    "a picture": {"image_base64": "iVBORw0KGgo...", "label": "cola 330 ml", "metadata": {"sku": "4711"}},
+    "a picture": {"image_base64": openapi.PICTURE_BASE64, "label": "cola 330 ml", "metadata": {"sku": "4711"}},
     "a code": {"code": "00ff" * 32, "label": "cola 330 ml", "on_duplicate": "reject"},
 }
 

@@ -1,4 +1,4 @@
-"""Attacks by number and size, against ``shitu serve`` in a process of its own; each prints what it measured (``-s``)."""
+"""Attacks by number and size on ``shitu serve`` in a process of its own; each prints what it measured (``-s``)."""
 
 from __future__ import annotations
 
@@ -146,11 +146,10 @@ def test_ten_thousand_idle_connections(
         *("--data-dir", tmp_path / "data", "--detector-dir", ""), SHITU_MAX_CONNECTIONS=str(max_connections)
     )
     before = attacked.memory_mib()
-    with attacked.well_behaved_client(picture) as latencies:
-        with held_connections(attacked.port, count, head):
-            held = attacked.metric("shitu_connections")
-            memory = attacked.memory_mib()
-            lasted = attacked.wait_until_idle(others=1)
+    with attacked.well_behaved_client(picture) as latencies, held_connections(attacked.port, count, head):
+        held = attacked.metric("shitu_connections")
+        memory = attacked.memory_mib()
+        lasted = attacked.wait_until_idle(others=1)
     print(
         f"\n{count} connections, at most {max_connections}: {held:.0f} open in the end, closed {lasted:.0f} s later; "
         f"slowest good answer {max(latencies):.2f} s of {len(latencies)}; "
