@@ -94,9 +94,13 @@ async def list_items(request: Request, query: Annotated[ListQuery, Query()]) -> 
     """List the gallery by id. What is there throughout a walk appears exactly once."""
     runtime = runtime_of(request)
     with runtime.admission.permit():
-        page = await runtime.storage.run(lambda _: runtime.store.list(query.cursor, query.limit, query.label))
-        items = [item_answer(item) for item in page.items]
-        return json_response(PageAnswer(items=items, next_cursor=page.next_cursor))
+
+        def answer(_: None) -> Response:  # as a whole on the thread: with much metadata it takes long to write
+            page = runtime.store.list(query.cursor, query.limit, query.label)
+            items = [item_answer(item) for item in page.items]
+            return json_response(PageAnswer(items=items, next_cursor=page.next_cursor))
+
+        return await runtime.storage.run(answer)
 
 
 @router.post(

@@ -94,7 +94,7 @@ class Attacked:
             stop.set()
             thread.join()
         assert failures == []
-        assert len(latencies) > 10
+        assert latencies
 
 
 @pytest.fixture
@@ -213,7 +213,8 @@ def test_a_body_of_a_gigabyte(attacked: Attacked, path: str) -> None:
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
     sent = 0
     with socket.create_connection(("127.0.0.1", attacked.port), timeout=60) as connection:
-        connection.sendall(head.encode() + b"Transfer-Encoding: chunked\r\n\r\n")
+        part = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n'
+        connection.sendall(head.encode() + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(part), part))
         with suppress(OSError):
             piece = b"100000\r\n" + bytes(MIB) + b"\r\n"
             for _ in range(1024):
@@ -226,13 +227,12 @@ def test_a_body_of_a_gigabyte(attacked: Attacked, path: str) -> None:
         f"\n1 GiB to {path}: {answer[:12]!r} after {sent // MIB} MiB; memory {before:.0f}, "
         f"peak {attacked.memory_mib('VmHWM'):.0f} MiB"
     )
-    assert answer[9:12] in (b"400", b"404", b"405", b"413", b"")
+    assert answer[9:12] in (b"404", b"405", b"413", b"")
     assert attacked.memory_mib("VmHWM") < before + 600
     attacked.wait_until_idle()
 
 
-@pytest.mark.parametrize("answered", ["/gallery?limit=1000"])
-def test_answers_that_nobody_takes(attacked: Attacked, picture: bytes, answered: str) -> None:
+def test_answers_that_nobody_takes(attacked: Attacked, picture: bytes) -> None:
     client = httpx.Client(base_url=attacked.url, timeout=600)
     code = "00" * (client.get("/index").json()["bits"] // 8)
     for _ in range(5):
@@ -242,15 +242,16 @@ def test_answers_that_nobody_takes(attacked: Attacked, picture: bytes, answered:
     readers = []
     with attacked.well_behaved_client(picture) as latencies:
         for _ in range(60):
+            time.sleep(0.5)
             reader = socket.socket()
             reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             reader.connect(("127.0.0.1", attacked.port))
-            reader.sendall(f"GET {answered} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            reader.sendall(b"GET /gallery?limit=1000 HTTP/1.1\r\nHost: x\r\n\r\n")
             readers.append(reader)
-        time.sleep(90)
+        time.sleep(65)
     print(
         f"\n60 readers of 62 MiB who take nothing: slowest other answer {max(latencies):.2f} s; memory {before:.0f}, "
-        f"peak {attacked.memory_mib('VmHWM'):.0f}, after 90 s {attacked.memory_mib():.0f} MiB"
+        f"peak {attacked.memory_mib('VmHWM'):.0f}, in the end {attacked.memory_mib():.0f} MiB"
     )
     assert attacked.metric('shitu_connections_refused_total{reason="stalled"}') == 60
     for reader in readers:
