@@ -25,12 +25,8 @@ MEDIA_TYPES = MappingProxyType(
 """The supported formats, by Pillow's names. Few on purpose: every decoder is exposed to whatever is uploaded."""
 
 _ORIENTATION_TAG = 0x0112
-_EXIF_LIMITS = MappingProxyType(
-    {
-        "exif": MAX_EXIF_BYTES + len(b"Exif\0\0"),
-        "Raw profile type exif": 2 * MAX_EXIF_BYTES,
-    }  # the latter is hexadecimal
-)
+# By Pillow's names; the second one is hexadecimal.
+_EXIF_LIMITS = MappingProxyType({"exif": MAX_EXIF_BYTES + 6, "Raw profile type exif": 2 * MAX_EXIF_BYTES})
 _BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
 _KNOWN_OTHERS = (
     (4, (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"), "HEIC"),

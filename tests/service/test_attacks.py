@@ -25,7 +25,6 @@ from service.images import MEDIA_TYPES
 
 SERVICE = Path(__file__).parents[2] / "service"
 FORM = "multipart/form-data; boundary=x"
-END = b"--x--\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +165,14 @@ def test_pictures_that_take_decoders_hours_are_refused_before(server: Any, name:
     file = COMPLEX[name]()
     assert len(file) <= server.settings.max_upload_bytes
     assert refused(server.client.post("/search", files={"image": file}), 413) == "picture_too_complex"
+
+
+def test_exif_of_another_picture_that_multiplies_is_left_unread(server: Any) -> None:
+    exif = bytearray(greedy_exif(2**20, 5000))
+    exif[10:20] = struct.pack("<HHIH", 0x0112, 3, 1, 6)  # and says that the picture is turned
+    stream = io.BytesIO()
+    Image.new("RGB", (16, 8)).save(stream, "PNG", exif=bytes(exif))
+    assert server.search(stream.getvalue())[0]["bbox"] == [0, 0, 16, 8]
 
 
 # What is small and becomes large
