@@ -9,7 +9,8 @@ STARTER_DETECTOR := models/configs/Detection/starter_detector.yaml
 STARTER := models/configs/GeneralRecognition/starter_hasher.yaml
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo serve test test-slow test-docker lint format bench image starter-hasher starter-detector deep-hash clean
+.PHONY: help install demo serve test test-slow test-docker fuzz lint format bench image starter-hasher starter-detector \
+  deep-hash clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +37,9 @@ test-slow: install  ## the slow tests: two steps of each shipped configuration a
 
 test-docker: install  ## build the image and drive docker-compose.yml on a real engine (DOCKER_BUILD_FLAGS=--network=host ...)
 	DOCKER_BUILD_FLAGS="$(DOCKER_BUILD_FLAGS)" $(BIN)/python -m pytest -m docker --exitfirst -s tests/e2e
+
+fuzz: install  ## thousands of requests made up from the OpenAPI document, another lot each time (minutes)
+	$(BIN)/python -m pytest -m slow -s tests/service/test_schema_fuzz.py
 
 lint: install  ## ruff (format and rules) and mypy
 	$(BIN)/ruff format --check .

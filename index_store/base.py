@@ -78,7 +78,7 @@ class ItemNotFound(GalleryError):
     def __init__(self, item_id: str) -> None:
         """Name the id."""
         self.id = item_id
-        super().__init__(f"no item has id {item_id!r}")
+        super().__init__(f"no item has id {item_id[:200]!r}")
 
 
 class FingerprintMismatch(GalleryError):

@@ -16,6 +16,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
+from index_store import MAX_METADATA_BYTES
+
 from .errors import (
     BodyTimeout,
     BodyTooLarge,
@@ -35,6 +37,7 @@ OVERHEAD_BYTES = 2**20
 
 _FORM = "multipart/form-data"
 _JSON = "application/json"
+_MAX_BATCH_VALUES = 2_000_000  # 200 an item of the largest batch; parsed, each takes up to 100 bytes
 _MIN_BYTES_PER_S = 16 * 2**10  # a slower sender would hold an admission permit for ever
 
 
@@ -48,6 +51,7 @@ class BodyLimits:
         max_file_bytes: of one picture in a multipart body.
         max_field_bytes: of one other field in a multipart body.
         max_parts: parts of a multipart body.
+        max_json_values: members and elements of a JSON body; commas and brackets within texts count, too.
         keep_large_files: a picture that is too large becomes an error in its place instead of failing the body.
         grace_s: how long to wait for the next bytes, and what a slow sender has beyond the least rate.
     """
@@ -57,6 +61,7 @@ class BodyLimits:
     max_file_bytes: int
     max_field_bytes: int = OVERHEAD_BYTES
     max_parts: int = 32
+    max_json_values: int = MAX_METADATA_BYTES + 2**12  # metadata of commas alone has that many
     keep_large_files: bool = False
     grace_s: float = 20.0
 
@@ -74,6 +79,7 @@ class BodyLimits:
             max_batch_bytes,
             max_upload_bytes,
             max_parts=4 * max_batch_images + 32,
+            max_json_values=_MAX_BATCH_VALUES,
             keep_large_files=True,
         )
 
@@ -133,7 +139,7 @@ def _content_type(request: Request, supported: str) -> tuple[str, dict[bytes, by
     """Give the content type with its options, after what goes for every body has been checked."""
     if request.query_params:
         names = sorted(set(request.query_params))
-        raise InvalidFields([FieldProblem(name[:100], f"belongs into the body ({supported})") for name in names])
+        raise InvalidFields([FieldProblem(name[:100], f"belongs into the body ({supported})") for name in names[:100]])
     if "content-encoding" in request.headers:
         raise UnsupportedBody("a compressed body is not supported; send it without Content-Encoding")
     if request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers:
@@ -144,8 +150,13 @@ def _content_type(request: Request, supported: str) -> tuple[str, dict[bytes, by
 
 async def _read_bytes(request: Request, limits: BodyLimits) -> bytes:
     body = bytearray()
+    values = 0
     async for chunk in _chunks(request, limits.max_json_bytes, limits.grace_s):
         body += chunk
+        # Parsing holds the interpreter, and makes a hundred bytes out of two.
+        values += chunk.count(b",") + chunk.count(b"[") + chunk.count(b"{")
+        if values > limits.max_json_values:
+            raise BodyTooLarge(f"the JSON has more than the {limits.max_json_values:,} values that are allowed here")
     if not body:
         raise EmptyBody("the body is empty; send a JSON object")
     return bytes(body)

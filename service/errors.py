@@ -10,8 +10,12 @@
     │   ├── UnsupportedPicture   the bytes are not a picture of a supported type
     │   ├── UndecodablePicture   they begin like one, but are cut short or corrupt
     │   ├── PictureTooLarge      more bytes than allowed
-    │   └── TooManyPixels        more pixels than allowed
+    │   ├── TooManyPixels        more pixels than allowed
+    │   └── PictureTooComplex    more scans, segments or chunks than any picture has
     ├── RequestError
+    │   ├── MalformedRequest     it is not HTTP/1.1
+    │   ├── HeadTooLarge         request line and header fields have more bytes or fields than allowed
+    │   ├── HeadTimeout          they did not arrive in time
     │   ├── MalformedBody        the body is not the multipart form or JSON that it says it is
     │   │   └── EmptyBody        there is none
     │   ├── UnsupportedBody      it is neither of the two
@@ -25,6 +29,7 @@
     ├── RebuildUnderWay          one rebuild of the index at a time
     ├── TooManyRequests          as many requests as allowed are under way
     ├── RateLimited              a caller sends more requests a second than allowed
+    ├── TooManyConnections       as many connections as allowed are open, and all are at work
     └── NotReady                 the service is starting, stopping or broken
 
 The errors of ``index_store`` keep their own tree, and :data:`PROBLEMS` covers both. Those of ``models.inference`` end
@@ -86,8 +91,24 @@ class TooManyPixels(PictureError):
     """The picture's header promises more pixels than allowed; nothing was decoded."""
 
 
+class PictureTooComplex(PictureError):
+    """The picture file has far more parts than any picture; nothing was decoded."""
+
+
 class RequestError(ServiceError):
     """Base of what can be wrong with a request apart from its pictures."""
+
+
+class MalformedRequest(RequestError):
+    """What came is not HTTP/1.1, or ambiguous (RFC 9112)."""
+
+
+class HeadTooLarge(RequestError):
+    """Request line and header fields have more bytes or fields than allowed; reading stopped there."""
+
+
+class HeadTimeout(RequestError):
+    """Request line and header fields did not arrive in time."""
 
 
 class MalformedBody(RequestError):
@@ -217,6 +238,19 @@ class RateLimited(ServiceError):
         self.retry_after_s = retry_after_s
 
 
+class TooManyConnections(ServiceError):
+    """As many connections as allowed are open, and all are at work.
+
+    Attributes:
+        retry_after_s: whole seconds after which trying again makes sense.
+    """
+
+    def __init__(self, limit: int, retry_after_s: int) -> None:
+        """Take the limit, and when to try again."""
+        super().__init__(f"{limit} connections are open, which is the limit; try again in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
 class NotReady(ServiceError):
     """The service is starting, stopping or broken.
 
@@ -251,10 +285,14 @@ PROBLEMS: Mapping[type[Exception], ProblemType] = MappingProxyType(
         UnsupportedPicture: ProblemType(415, "unsupported_picture", "Not a picture of a supported type"),
         PictureTooLarge: ProblemType(413, "picture_too_large", "The picture has too many bytes"),
         TooManyPixels: ProblemType(413, "too_many_pixels", "The picture has too many pixels"),
+        PictureTooComplex: ProblemType(413, "picture_too_complex", "The picture file has too many parts"),
+        MalformedRequest: ProblemType(400, "malformed_request", "The request is not HTTP/1.1"),
+        HeadTooLarge: ProblemType(431, "head_too_large", "The head of the request is too large"),
+        HeadTimeout: ProblemType(408, "head_timeout", "The head of the request did not arrive in time"),
         EmptyBody: ProblemType(400, "empty_body", "The body is empty"),
         MalformedBody: ProblemType(400, "malformed_body", "The body cannot be parsed"),
         UnsupportedBody: ProblemType(415, "unsupported_body", "Not a body of a supported type"),
-        BodyTooLarge: ProblemType(413, "body_too_large", "The body has too many bytes"),
+        BodyTooLarge: ProblemType(413, "body_too_large", "The body is too large"),
         BodyTimeout: ProblemType(408, "body_timeout", "The body did not arrive in time"),
         InvalidFields: INVALID_FIELDS,
         Unauthenticated: ProblemType(401, "unauthenticated", "A valid API key is needed"),
@@ -264,6 +302,7 @@ PROBLEMS: Mapping[type[Exception], ProblemType] = MappingProxyType(
         RebuildUnderWay: ProblemType(409, "rebuild_under_way", "The index is being rebuilt"),
         TooManyRequests: ProblemType(429, "too_many_requests", "Too many requests are under way"),
         RateLimited: ProblemType(429, "rate_limited", "Too many requests a second"),
+        TooManyConnections: ProblemType(503, "too_many_connections", "Too many connections are open"),
         NotReady: ProblemType(503, "not_ready", "The service is not ready"),
         index_store.InvalidItem: ProblemType(422, "invalid_item", "The item cannot be stored"),
         index_store.InvalidQuery: ProblemType(422, "invalid_query", "The query is out of range"),
@@ -313,7 +352,7 @@ def problem_of(error: Exception) -> Problem | None:
 
 
 def _headers_of(error: Exception) -> dict[str, str]:
-    if isinstance(error, TooManyRequests | RateLimited):
+    if isinstance(error, TooManyRequests | RateLimited | TooManyConnections):
         return {"Retry-After": str(error.retry_after_s)}
     if isinstance(error, InsufficientScope):
         return {"WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope", scope="{error.scope}"'}

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from .errors import EmptyPicture, PictureTooLarge, TooManyPixels, UndecodablePicture, UnsupportedPicture
+from .picture_parts import MAX_EXIF_BYTES, check_parts
 
 Rgb = npt.NDArray[np.uint8]
 """uint8 (H, W, 3), C-contiguous, upright."""
@@ -24,6 +25,8 @@ MEDIA_TYPES = MappingProxyType(
 """The supported formats, by Pillow's names. Few on purpose: every decoder is exposed to whatever is uploaded."""
 
 _ORIENTATION_TAG = 0x0112
+# By Pillow's names; the second one is hexadecimal.
+_EXIF_LIMITS = MappingProxyType({"exif": MAX_EXIF_BYTES + 6, "Raw profile type exif": 2 * MAX_EXIF_BYTES})
 _BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
 _KNOWN_OTHERS = (
     (4, (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"), "HEIC"),
@@ -65,7 +68,7 @@ class PictureDecoder:
             uint8 (H, W, 3).
 
         Raises:
-            EmptyPicture, UnsupportedPicture, UndecodablePicture, PictureTooLarge, TooManyPixels.
+            EmptyPicture, UnsupportedPicture, UndecodablePicture, PictureTooLarge, TooManyPixels, PictureTooComplex.
         """
         if len(data) > self.max_upload_bytes:
             raise PictureTooLarge(f"the picture has {len(data):,} bytes; at most {self.max_upload_bytes:,} are allowed")
@@ -73,6 +76,7 @@ class PictureDecoder:
         if name == "WEBP":
             # Pillow allocates WebP's canvas when it opens the file.
             self._check_size(*_webp_size(data))
+        check_parts(name, data)
         try:
             image = Image.open(io.BytesIO(data), formats=[name])
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -176,6 +180,9 @@ def _to_rgb(image: Image.Image) -> Rgb:
 
 
 def _orientation(image: Image.Image) -> int:
+    # Reading a larger one can take gigabytes: each of its entries may claim the same bytes.
+    if any(len(image.info.get(key) or "") > limit for key, limit in _EXIF_LIMITS.items()):
+        return 1
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # broken EXIF says nothing; the pixels are still good

@@ -92,6 +92,14 @@ class Metrics:
             "Room on the disk of the data folder, when it was last asked",
             registry=self._registry,
         )
+        self._connections = Gauge("shitu_connections", "Open connections", registry=self._registry)
+        self._connections_refused = Counter(
+            "shitu_connections_refused",
+            "Connections that were refused or closed: limit (all are at work), evicted (idle, for a new one), "
+            "header_timeout (no head in time), stalled (the answer was not taken)",
+            ["reason"],
+            registry=self._registry,
+        )
         self._build = Info("shitu_build", "Version and models", registry=self._registry)
 
     def describe(
@@ -109,6 +117,14 @@ class Metrics:
         self._index_progress.set_function(lambda: _done(index().rebuild_progress))
         self._under_way.set_function(lambda: float(under_way()))
         self._ready.set_function(lambda: float(ready()))
+
+    def track_connections(self, count: Callable[[], int]) -> None:
+        """Tell where the number of open connections is read."""
+        self._connections.set_function(lambda: float(count()))
+
+    def count_connection_refused(self, reason: str) -> None:
+        """Count one connection that was refused or closed early."""
+        self._connections_refused.labels(reason).inc()
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answered request."""

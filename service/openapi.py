@@ -18,6 +18,9 @@ from .errors import INTERNAL, PROBLEMS, ProblemType
 from .problems import MEDIA_TYPE
 from .security.access import Access, Declared
 
+PICTURE_BASE64 = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNgAAAAAgAB5Sfe/AAAAABJRU5ErkJggg=="
+"""A PNG file of one pixel, for examples that can be tried as they are."""
+
 _REF = "#/components/schemas/{model}"
 _REQUESTS: tuple[type[BaseModel], ...] = (
     schemas.SearchForm,

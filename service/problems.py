@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import compile_path
 
 import index_store
 
@@ -102,19 +103,30 @@ def _answer_to_http(request: Request, error: HTTPException) -> Response:
     title = HTTPStatus(error.status_code).phrase
     code = title.lower().replace(" ", "_").replace("-", "_")
     detail = str(error.detail)
+    headers = dict(error.headers or {})
     if error.status_code == 404:
-        detail = f"there is nothing at {request.url.path[:200]}; see /docs for what there is"
+        detail = f"there is nothing at {request.scope['path'][:200]}; see /docs for what there is"
     if error.status_code == 405:
-        detail = f"{request.method[:20]} is not among the methods of {request.url.path[:200]}"
+        methods = _documented_methods(request)
+        if methods:  # Starlette names those of one route
+            headers["Allow"] = ", ".join(sorted(methods))
+        detail = f"{request.method[:20]} is not among the methods of {request.scope['path'][:200]}"
     kind = ProblemType(error.status_code, code, title)
-    return problem_response(Problem(kind, detail, {}, error.headers or {}), request_id_of(request))
+    return problem_response(Problem(kind, detail, {}, headers), request_id_of(request))
+
+
+def _documented_methods(request: Request) -> set[str]:
+    """Give all methods of the request's path, for ``Allow`` (RFC 9110, section 10.2.1)."""
+    paths = request.app.openapi()["paths"]
+    matching = [path for path in paths if compile_path(path)[0].match(request.scope["path"])]
+    return {method.upper() for path in matching for method in paths[path]}
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
     problems = []
-    for detail in error.errors():
+    for detail in error.errors()[:100]:
         field = ".".join(str(part)[:100] for part in detail["loc"][1:]) or "query"
         extra = detail["type"] == "extra_forbidden"
         problems.append(FieldProblem(field, "is not a field of this request" if extra else detail["msg"]))

@@ -101,7 +101,7 @@ class Readiness:
         if not self._inference.alive:
             return Failure("inference_failed", "an inference thread has ended")
         try:
-            right = await asyncio.wait_for(self._inference.run(self._canary.run), _TIMEOUT_S)
+            right = await asyncio.wait_for(self._inference.run(self._canary.run, urgent=True), _TIMEOUT_S)
         except asyncio.TimeoutError:
             return Failure("inference_stuck", f"the canary picture got no code within {_TIMEOUT_S:.0f} s")
         except Exception:  # whatever a broken model raises, the answer is the same: not ready
@@ -113,7 +113,7 @@ class Readiness:
         if not self._storage.alive:
             return Failure("storage_unavailable", "a storage thread has ended")
         try:
-            await asyncio.wait_for(self._storage.run(lambda _: self._store.check_writable()), _TIMEOUT_S)
+            await asyncio.wait_for(self._storage.run(lambda _: self._store.check_writable(), urgent=True), _TIMEOUT_S)
         except asyncio.TimeoutError:
             return Failure("storage_unavailable", f"the data folder did not answer within {_TIMEOUT_S:.0f} s")
         except GalleryError as error:

@@ -18,6 +18,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    FailFast,
     Field,
     JsonValue,
     PlainValidator,
@@ -35,6 +36,7 @@ from index_store import MAX_LABEL_CHARACTERS, MAX_METADATA_BYTES, Method
 from .errors import FieldProblem, InvalidFields, MalformedBody
 
 MAX_DELETED_IDS = 10_000
+_MAX_MEMBERS = 32  # no request has so many; each unknown one would cost kilobytes to explain
 OnDuplicate = Literal["add", "return", "reject"]
 
 
@@ -275,7 +277,7 @@ class BatchForm(_AddOptions):
 class BatchJson(_AddOptions):
     """Enrol many pictures or ready-made codes; each item is checked on its own. Codes alone may be many more."""
 
-    items: list[dict[str, Any]] = Field(min_length=1)
+    items: Annotated[list[dict[str, Any]], FailFast()] = Field(min_length=1)
 
 
 class DeleteJson(RequestModel):
@@ -464,9 +466,12 @@ def parse_json(model: type[_Model], body: bytes, context: Context) -> _Model:
         InvalidFields: it is, but not what ``model`` describes.
     """
     try:
-        return model.model_validate_json(body, strict=True, context=context)
-    except ValidationError as error:
-        raise _explain(error) from error
+        value = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise MalformedBody(f"the body is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidFields.one("body", "must be a JSON object")
+    return parse_object(model, value, context)
 
 
 def parse_object(model: type[_Model], value: Mapping[str, Any], context: Context) -> _Model:
@@ -475,17 +480,17 @@ def parse_object(model: type[_Model], value: Mapping[str, Any], context: Context
     Raises:
         InvalidFields: they are not what ``model`` describes.
     """
+    if len(value) > _MAX_MEMBERS:
+        raise InvalidFields.one("body", f"has more than {_MAX_MEMBERS} members")
     try:
         return model.model_validate(value, strict=not context.form, context=context)
     except ValidationError as error:
         raise _explain(error) from error
 
 
-def _explain(error: ValidationError) -> MalformedBody | InvalidFields:
+def _explain(error: ValidationError) -> InvalidFields:
     problems = []
     for detail in error.errors(include_url=False, include_input=False, include_context=False):
-        if detail["type"] == "json_invalid":
-            return MalformedBody(f"the body is not JSON: {detail['msg'].removeprefix('Invalid JSON: ')}")
         field = ".".join(str(part)[:100] for part in detail["loc"]) or "body"
         message = detail["msg"].removeprefix("Value error, ")
         if detail["type"] == "extra_forbidden":

@@ -229,6 +229,15 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="time that the service still takes requests after it was told to stop and is not ready any more",
     )
+    max_connections: Annotated[int, Number] = Field(
+        1000, ge=2, description="most open connections; beyond, a new one takes the place of the longest idle one"
+    )
+    header_timeout_s: Annotated[float, Number] = Field(
+        10.0, gt=0, allow_inf_nan=False, description="time for the head of a request to arrive"
+    )
+    keep_alive_timeout_s: Annotated[int, Number] = Field(
+        75, ge=0, description="time that a connection is kept open for a further request"
+    )
     drain_timeout_s: Annotated[float, Number] = Field(
         20.0, ge=0, allow_inf_nan=False, description="time to finish accepted requests when the service stops"
     )

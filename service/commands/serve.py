@@ -58,7 +58,9 @@ def serve(settings: Settings, on_ready: Callable[[str], None], *, adopt: bool = 
     _LOG.info("data folder %s; this one process owns it, so there is one worker", settings.data_dir.absolute())
 
     from service.app import create_app
+    from service.connections import http_options, make_room
 
+    make_room(settings.max_connections)
     app = create_app(settings, adopt=adopt)
     signal.signal(signal.SIGHUP, lambda *_: app.state.keys.reload_soon())  # its default would end the service
     application = _FailureKeeper(app)
@@ -67,8 +69,8 @@ def serve(settings: Settings, on_ready: Callable[[str], None], *, adopt: bool = 
         lifespan="on",
         log_config=None,
         access_log=False,  # the application logs its requests
-        server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
+        **http_options(settings, app.state.metrics),
     )
     try:
         _Server(config, settings.drain_delay_s, lambda: on_ready(address), lambda: _leave(app)).run(sockets=[listener])

@@ -44,7 +44,7 @@ def no_query(request: Request) -> None:
     """
     if request.query_params:
         names = sorted(set(request.query_params))
-        raise InvalidFields([FieldProblem(name[:100], "is not a parameter of this request") for name in names])
+        raise InvalidFields([FieldProblem(name[:100], "is not a parameter of this request") for name in names[:100]])
 
 
 async def read_call(

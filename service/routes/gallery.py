@@ -43,7 +43,7 @@ _ITEM = {
     "created_at": "2026-11-23T17:46:00.123456Z",
 }
 _EXAMPLES = {
-    "a picture": {"image_base64": "iVBORw0KGgo...", "label": "cola 330 ml", "metadata": {"sku": "4711"}},
+    "a picture": {"image_base64": openapi.PICTURE_BASE64, "label": "cola 330 ml", "metadata": {"sku": "4711"}},
     "a code": {"code": "00ff" * 32, "label": "cola 330 ml", "on_duplicate": "reject"},
 }
 
@@ -96,9 +96,13 @@ async def list_items(request: Request, query: Annotated[ListQuery, Query()]) -> 
     """List the gallery by id. What is there throughout a walk appears exactly once."""
     runtime = runtime_of(request)
     with runtime.admission.permit():
-        page = await runtime.storage.run(lambda _: runtime.store.list(query.cursor, query.limit, query.label))
-        items = [item_answer(item) for item in page.items]
-        return json_response(PageAnswer(items=items, next_cursor=page.next_cursor))
+
+        def answer(_: None) -> Response:  # as a whole on the thread: with much metadata it takes long to write
+            page = runtime.store.list(query.cursor, query.limit, query.label)
+            items = [item_answer(item) for item in page.items]
+            return json_response(PageAnswer(items=items, next_cursor=page.next_cursor))
+
+        return await runtime.storage.run(answer)
 
 
 @router.post(

@@ -36,7 +36,7 @@ _JSON = "application/json"
 _ENCODERS = MappingProxyType({MEDIA_TYPES["PNG"]: encode_png, MEDIA_TYPES["JPEG"]: encode_jpeg})
 
 _EXAMPLES = {
-    "a picture": {"image_base64": "iVBORw0KGgo...", "top_k": 3},
+    "a picture": {"image_base64": openapi.PICTURE_BASE64, "top_k": 3},
     "a code": {"code": "00ff" * 32, "hamming_radius": 64, "top_k": 10},
     "an item": {"item_id": "0193b1c2-7f3e-cola", "top_k": 10, "label": "cola 330 ml"},
 }

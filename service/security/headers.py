@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_HEADERS = (
+HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),  # answers hold what is in a gallery
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -12,6 +12,7 @@ _HEADERS = (
     (b"x-frame-options", b"DENY"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+"""Those of every answer, as ASGI writes them."""
 
 
 class SecurityHeaders:
@@ -31,7 +32,7 @@ class SecurityHeaders:
             if message["type"] == "http.response.start":
                 own = list(message.get("headers", ()))
                 names = {name.lower() for name, _ in own}
-                message["headers"] = own + [header for header in _HEADERS if header[0] not in names]
+                message["headers"] = own + [header for header in HEADERS if header[0] not in names]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

@@ -303,6 +303,39 @@ def test_a_crowd_of_members_is_refused(tmp_path: Path) -> None:
     refuse(packed([line(0)], others=[(f"{n}", b"") for n in range(2000)]), tmp_path, "more members than any")
 
 
+def patched(name: str, offset: int, value: bytes, **manifest: Any) -> bytes:
+    """A backup of one item in which the directory's entry of a member has other bytes (APPNOTE 4.3.12)."""
+    data = bytearray(packed([line(0)], **manifest))
+    start = data.rindex(name.encode()) - 46
+    assert data[start : start + 4] == b"PK\1\2"
+    data[start + offset : start + offset + len(value)] = value
+    return signed(bytes(data))
+
+
+@pytest.mark.parametrize("name", ["codes.npy", "items.jsonl", "manifest.json"])
+def test_encrypted_members_are_refused(name: str, tmp_path: Path) -> None:
+    refuse(patched(name, 8, b"\1\0"), tmp_path, "not packed as a backup packs it")
+
+
+@pytest.mark.parametrize("name", ["codes.npy", "items.jsonl", "manifest.json"])
+def test_sizes_that_no_file_has_are_refused_and_not_allocated(name: str, tmp_path: Path) -> None:
+    huge = 0xFFFFFFF0
+    refuse(patched(name, 24, huge.to_bytes(4, "little")), tmp_path, "by its manifest|far too long")
+    members = {each: {"bytes": huge, "sha256": "0" * 64} for each in ("codes.npy", "items.jsonl")}
+    refuse(patched(name, 24, huge.to_bytes(4, "little"), members=members), tmp_path, "by its manifest|far too long")
+    everything = {"items": 2**60, "members": {**members, "codes.npy": {"bytes": 2**63, "sha256": "0" * 64}}}
+    refuse(packed([line(0)], **everything), tmp_path, "by its manifest|not as this version writes it")
+
+
+def test_a_member_that_is_marked_as_a_link_is_only_read(tmp_path: Path) -> None:
+    link = (0o120777 << 16).to_bytes(4, "little")
+    (tmp_path / "backup.zip").write_bytes(patched("codes.npy", 38, link))
+    restore_gallery(tmp_path / "backup.zip", tmp_path / "folder")
+    with open_gallery(tmp_path / "folder") as store:
+        assert len(store) == 1
+    assert not [path for path in tmp_path.rglob("*") if path.is_symlink()]
+
+
 def test_what_cannot_fit_on_the_disk_is_not_begun(tmp_path: Path, mount) -> None:
     (tmp_path / "backup.zip").write_bytes(packed([line(n, label="x" * 500) for n in range(5000)]))
     small = tmp_path / "small"

@@ -25,6 +25,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from service.app import create_app
+from service.connections import http_options
 from service.settings import Settings
 
 Serve = Callable[..., AbstractContextManager["Server"]]
@@ -97,7 +98,8 @@ def run_server(settings: Settings, *, adopt: bool = False) -> Iterator[Server]:
             failure.append(error)
             raise
 
-    config = uvicorn.Config(noting_failure, host="127.0.0.1", port=0, log_config=None, lifespan="on")
+    options = http_options(settings, app.state.metrics)
+    config = uvicorn.Config(noting_failure, host="127.0.0.1", port=0, log_config=None, lifespan="on", **options)
     server = uvicorn.Server(config)
 
     def run() -> None:

@@ -118,10 +118,13 @@ def test_json_that_is_no_object(server: Any, body: str) -> None:
     check(answer, 422, "invalid_fields")
 
 
-def test_deeply_nested_json(server: Any) -> None:
-    body = '{"label": "x", "metadata": ' + '{"a":' * 100_000 + "1" + "}" * 100_001
+@pytest.mark.parametrize(
+    ("depth", "status", "code"), [(60_000, 400, "malformed_body"), (100_000, 413, "body_too_large")]
+)
+def test_deeply_nested_json(server: Any, depth: int, status: int, code: str) -> None:
+    body = '{"label": "x", "metadata": ' + '{"a":' * depth + "1" + "}" * (depth + 1)
     answer = server.client.post("/gallery", headers={"Content-Type": "application/json"}, content=body)
-    check(answer, 400, "malformed_body")
+    check(answer, status, code)
 
 
 @pytest.mark.parametrize(
@@ -587,9 +590,16 @@ def test_unknown_path(server: Any, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/search"), ("DELETE", "/gallery"), ("POST", "/gallery/known"), ("PUT", "/livez")]
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/search", "POST"),
+        ("DELETE", "/gallery", "GET, POST"),
+        ("POST", "/gallery/known", "DELETE, GET, PUT"),
+        ("PUT", "/livez", "GET"),
+        ("POST", "/docs", "GET, HEAD"),
+    ],
 )
-def test_wrong_method(server: Any, method: str, path: str) -> None:
+def test_wrong_method(server: Any, method: str, path: str, allowed: str) -> None:
     answer = server.client.request(method, path)
     check(answer, 405, "method_not_allowed", method)
-    assert answer.headers["allow"]
+    assert sorted(answer.headers["allow"].split(", ")) == allowed.split(", ")

@@ -29,6 +29,30 @@ def test_jobs_run_with_the_resource_of_their_thread() -> None:
     assert sorted(results) == [("a", "test-0"), ("b", "test-1")]
 
 
+def test_an_urgent_job_goes_before_all_that_wait() -> None:
+    async def scenario() -> list[str]:
+        pool = WorkerPool("test", [None])
+        begun, go = threading.Event(), threading.Event()
+        done: list[str] = []
+
+        def block(_: None) -> None:
+            begun.set()
+            go.wait(30)
+
+        running = asyncio.create_task(pool.run(block))
+        await asyncio.to_thread(begun.wait, 30)
+        waiting = [asyncio.create_task(pool.run(lambda _, name=name: done.append(name))) for name in ("a", "b")]
+        await asyncio.sleep(0)
+        waiting.append(asyncio.create_task(pool.run(lambda _: done.append("urgent"), urgent=True)))
+        await asyncio.sleep(0)
+        go.set()
+        await asyncio.gather(running, *waiting)
+        assert await asyncio.to_thread(pool.close, 5)
+        return done
+
+    assert asyncio.run(scenario()) == ["urgent", "a", "b"]
+
+
 def test_an_error_reaches_its_caller_and_the_thread_goes_on() -> None:
     async def scenario() -> None:
         pool = WorkerPool("test", [1])

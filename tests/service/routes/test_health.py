@@ -29,8 +29,8 @@ def test_readiness_runs_the_models(serve: Any, tmp_path: Path, detector_dir: Pat
         vision = runtime.inference
         original = vision.run
 
-        async def noting(job: Any) -> Any:
-            result = await original(job)
+        async def noting(job: Any, **options: Any) -> Any:
+            result = await original(job, **options)
             seen.append(f"{job.__qualname__}: {result}")
             return result
 
