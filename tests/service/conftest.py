@@ -26,10 +26,25 @@ from PIL import Image
 
 from service.app import create_app
 from service.connections import http_options
+from service.security.key_lines import new_key, write_line
+from service.security.keys import digest_of, make_key
 from service.settings import Settings
 
 Serve = Callable[..., AbstractContextManager["Server"]]
 Encode = Callable[..., bytes]
+Issue = Callable[..., "Issued"]
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A key, and the line that is stored of it."""
+
+    secret: str
+    line: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.secret}"}
 
 
 @dataclass
@@ -305,3 +320,14 @@ def encode() -> Encode:
 def photo_files(photos: dict[str, np.ndarray], encode: Encode) -> dict[str, bytes]:
     """The photographs as JPEG files."""
     return {name: encode(pixels, "JPEG", quality=92) for name, pixels in photos.items()}
+
+
+@pytest.fixture(scope="session")
+def issue() -> Issue:
+    """Make a key: ``issue("camera1", "search", "gallery", rate="10")``."""
+
+    def issue(name: str, *scopes: str, **limits: str) -> Issued:
+        secret = make_key()
+        return Issued(secret, write_line(new_key(name, scopes, digest_of(secret), limits)))
+
+    return issue

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Issue
+from ..conftest import Issue
 
 SHOP = "https://shop.example"
 PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}

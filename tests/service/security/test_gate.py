@@ -28,7 +28,7 @@ from service.security.limits import CallerLimits
 from service.security.valid_keys import KeySources, ValidKeys
 from service.settings import Settings
 
-from .conftest import Issue, Issued
+from ..conftest import Issue, Issued
 
 SCOPES = ("search", "gallery", "admin")
 NEEDED = {
@@ -187,10 +187,12 @@ def test_a_route_that_declares_nothing_is_closed_to_everybody(
     assert server.client.get(path).status_code == 404
 
 
-def test_a_websocket_is_refused(guarded: Any, keys: dict[str, Issued]) -> None:
+def test_a_websocket_is_an_ordinary_request(guarded: Any, keys: dict[str, Issued]) -> None:
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
     headers = {**upgrade, "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==", **keys["admin"].headers}
-    assert guarded.client.get("/search", headers=headers).status_code == 403
+    assert guarded.client.get("/search", headers=headers).status_code == 405
+    del headers["Authorization"]
+    assert guarded.client.get("/search", headers=headers).status_code == 401
 
 
 def test_only_what_is_declared_is_in_the_table() -> None:

@@ -15,7 +15,7 @@ from service.security.key_lines import Source, new_key, parse, write_line
 from service.security.keys import digest_of, is_key, make_key
 from service.security.limits import LimitOverrides
 
-from .conftest import Issue
+from ..conftest import Issue
 
 HASH = f"sha256:{'ab' * 32}"
 OTHER = f"sha256:{'cd' * 32}"

@@ -16,7 +16,7 @@ from service.security.key_lines import new_key
 from service.security.keys import digest_of, make_key
 from service.security.valid_keys import KeySources, ValidKeys
 
-from .conftest import Issue, Issued
+from ..conftest import Issue, Issued
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
