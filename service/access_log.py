@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
@@ -30,7 +31,7 @@ class Exchange:
 
 
 def log_request(scope: Scope, route: str, status: int, seconds: float, exchange: Exchange) -> None:
-    """Log an ended request; those of probes at level debug.
+    """Log an ended request; those of probes and those without a valid key at level debug.
 
     Args:
         scope: of ASGI; ``state.api_key`` names the key that the request came with, if keys are in use.
@@ -39,7 +40,8 @@ def log_request(scope: Scope, route: str, status: int, seconds: float, exchange:
         seconds: from the request's head to the answer's end.
         exchange: what went over the wire.
     """
-    level = logging.DEBUG if route in PROBES else logging.INFO
+    # Whoever guesses keys must not fill the disk: the gate tells of them together.
+    level = logging.DEBUG if route in PROBES or status == HTTPStatus.UNAUTHORIZED else logging.INFO
     if not _LOG.isEnabledFor(level):
         return
     client = scope.get("client")

@@ -127,7 +127,7 @@ class Gate:
     def _note_refusal(self, scope: AsgiScope, reason: str) -> None:
         self._metrics.count_authentication_failure(reason)
         client = scope.get("client")
-        self._refusals.note(reason, client[0] if client else "an unknown address", scope["state"].get("request_id", ""))
+        self._refusals.note(reason, client[0] if client else "an unknown address")
 
 
 class RefusalLog:
@@ -139,7 +139,7 @@ class RefusalLog:
         self._next = clock()
         self._unsaid = 0
 
-    def note(self, reason: str, client: str, request_id: str) -> None:
+    def note(self, reason: str, client: str) -> None:
         """Note one; it is logged unless another one was a short time ago."""
         now = self._clock()
         if now < self._next:
@@ -148,4 +148,4 @@ class RefusalLog:
         self._next = now + _LOG_EVERY_S
         more = f"; {self._unsaid} before it were not logged" if self._unsaid else ""
         self._unsaid = 0
-        _LOG.warning("request %s from %s was refused for its API key (%s)%s", request_id, client, reason, more)
+        _LOG.warning("a request from %s was refused for its API key (%s)%s", client, reason, more)

@@ -320,13 +320,34 @@ def test_refusals_are_logged_but_not_each(caplog: pytest.LogCaptureFixture) -> N
     log = RefusalLog(lambda: now)
     with caplog.at_level(logging.WARNING, "shitu.keys"):
         for _ in range(1000):
-            log.note("unknown", "192.0.2.1", "id")
+            log.note("unknown", "192.0.2.1")
         now = 60.0
-        log.note("scope", "192.0.2.2", "id")
+        log.note("scope", "192.0.2.2")
     first, second = caplog.messages
     assert "192.0.2.1" in first
     assert "192.0.2.2" in second
     assert "999" in second
+
+
+def test_guessing_keys_opens_nothing_locks_nobody_out_and_fills_no_log(
+    serve: Any, issue: Issue, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = issue("owner", "admin")
+    near = [key.secret[:-1] + letter for letter in "AQgw" if letter != key.secret[-1]]
+    guesses = [*near, key.secret.upper(), key.secret[:-1], "", "shitu_", *(make_key() for _ in range(1000))]
+    with caplog.at_level(logging.INFO), serve(tmp_path, api_keys=key.line) as server:
+        statuses = {
+            server.client.get("/gallery", headers={"Authorization": f"Bearer {guess}"}).status_code for guess in guesses
+        }
+        assert statuses == {401}
+        assert server.client.get("/gallery", headers=key.headers).status_code == 200
+        counted = sum(
+            server.metric(f'shitu_authentication_failures_total{{reason="{reason}"}}')
+            for reason in ("missing", "malformed", "unknown")
+        )
+        assert counted == len(guesses)
+        said = [record for record in caplog.records if record.name in ("shitu.keys", "shitu.access")]
+        assert len(said) < 20
 
 
 def test_no_key_and_no_hash_is_logged(
