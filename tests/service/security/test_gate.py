@@ -334,7 +334,7 @@ def test_guessing_keys_opens_nothing_locks_nobody_out_and_fills_no_log(
 ) -> None:
     key = issue("owner", "admin")
     near = [key.secret[:-1] + letter for letter in "AQgw" if letter != key.secret[-1]]
-    guesses = [*near, key.secret.upper(), key.secret[:-1], "", "shitu_", *(make_key() for _ in range(1000))]
+    guesses = [*near, key.secret.upper(), key.secret[:-1], "shitu_", "admin", *(make_key() for _ in range(1000))]
     with caplog.at_level(logging.INFO), serve(tmp_path, api_keys=key.line) as server:
         statuses = {
             server.client.get("/gallery", headers={"Authorization": f"Bearer {guess}"}).status_code for guess in guesses
