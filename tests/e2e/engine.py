@@ -61,7 +61,7 @@ class Project:
 
     @property
     def container(self) -> str:
-        return self("ps", "-q", "shitu").stdout.strip()
+        return self("ps", "--all", "-q", "shitu").stdout.strip()
 
     @property
     def services(self) -> list[str]:

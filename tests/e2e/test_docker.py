@@ -140,7 +140,6 @@ def test_nothing_acknowledged_is_lost_to_sigkill(project: Project, log: Log) -> 
     assert enough.wait(120)
     project("kill", "-s", "SIGKILL", "shitu")
     stream.join(60)
-    assert project("ps", "-q", "shitu", check=False).stdout.strip()
     assert project.inspect("{{.State.ExitCode}}") == "137"
     project("up", "--detach")
     seconds = project.wait_until_ready()
