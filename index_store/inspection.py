@@ -66,9 +66,10 @@ def inspect_catalog(folder: Path, limit_s: float) -> CatalogFacts:
     path = folder / FILE_NAME
     if not path.is_file():
         raise GalleryNotFound(f"{folder} holds no gallery")
-    log = path.with_name(FILE_NAME + "-wal")
-    # SQLite cannot open a catalog without a log for reading alone unless it is told that nobody writes to it.
-    how = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
+    log, shared = path.with_name(FILE_NAME + "-wal"), path.with_name(FILE_NAME + "-shm")
+    # SQLite cannot open a catalog without a log for reading alone unless it is told that nobody writes to it. Who has
+    # it open may yet write, though nothing is in the log: its shared memory says so.
+    how = "mode=ro" if shared.exists() or (log.exists() and log.stat().st_size) else "immutable=1"
     with (
         storage_faults(folder),
         closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, timeout=5)) as db,

@@ -80,9 +80,9 @@ class Readiness:
         self._checked_at = -_FRESH_S
 
     @property
-    def was_well(self) -> bool:
-        """Whether the last check found every part well; the start of a service is the first."""
-        return not any(self._failures.values())
+    def was_ready(self) -> bool:
+        """Whether the last check found nothing that is fatal; the start of a service is the first."""
+        return not any(failure.fatal for failure in self._failures.values() if failure is not None)
 
     async def check(self) -> Mapping[str, Failure | None]:
         """Check every part: its failure by name, None if it is well."""
@@ -123,7 +123,7 @@ class Readiness:
     async def _check_disk(self) -> Failure | None:
         """Tell whether there is room to enrol; searches and removals need none, so the service is ready anyway."""
         try:
-            await asyncio.wait_for(self._storage.run(lambda _: self._store.check_room()), _TIMEOUT_S)
+            await asyncio.wait_for(self._storage.run(lambda _: self._store.check_room(), urgent=True), _TIMEOUT_S)
         except DiskFull as error:
             return Failure("disk_full", str(error), fatal=False)
         except (asyncio.TimeoutError, GalleryError, NotReady):

@@ -81,7 +81,7 @@ class Runtime:
     @property
     def was_ready(self) -> bool:
         """Whether the last probe found the service ready, and nothing has ended that since."""
-        return not self.stopping and self.mismatch is None and self.readiness.was_well
+        return not self.stopping and self.mismatch is None and self.readiness.was_ready
 
     @property
     def _admissions(self) -> tuple[Admission, ...]:

@@ -120,7 +120,7 @@ async def metrics(request: Request) -> Response:
 async def _measure_disk(runtime: Runtime) -> None:
     """Ask on a thread how much room there is: a network disk may not answer, and the other metrics are to be seen."""
     with suppress(asyncio.TimeoutError, GalleryError, NotReady):
-        free = runtime.storage.run(lambda _: runtime.store.free_bytes())
+        free = runtime.storage.run(lambda _: runtime.store.free_bytes(), urgent=True)
         runtime.metrics.note_free_bytes(await asyncio.wait_for(free, _DISK_TIMEOUT_S))
 
 

@@ -72,9 +72,10 @@ async def rebuild_index(request: Request) -> Response:
     runtime = runtime_of(request)
     with runtime.admission.permit():
         method = await _method(request, runtime)
+        await runtime.storage.run(lambda _: _check_room(runtime.store))
+        # Nothing is awaited between this and the start, so that of two requests one begins it.
         if runtime.background.is_running(_REBUILD):
             raise RebuildUnderWay("the index is being rebuilt already; GET /index tells how far it is")
-        await runtime.storage.run(lambda _: _check_room(runtime.store))
         runtime.rebuild_error = None
         runtime.background.start(_REBUILD, _rebuild(runtime, method))
         answer = await index_answer(runtime)

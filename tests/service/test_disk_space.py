@@ -38,6 +38,7 @@ def test_what_grows_is_507_and_the_rest_goes_on(serve: Any, tmp_path: Path, phot
         assert ready.status_code == 200
         assert "are kept free" in ready.json()["checks"]["disk"]
         assert client.get("/health").json()["status"] == "ready"
+        assert server.metric("shitu_ready") == 1
         assert server.search(photo_files["coffee"])[0]["matches"][0]["id"] == item["id"]
         assert server.metric("shitu_disk_free_bytes") > 0
         live = server.app.state.runtime.store._live

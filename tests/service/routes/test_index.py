@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,9 @@ def test_one_rebuild_at_a_time(serve: Any, tmp_path: Path) -> None:
             rebuild(method)
 
         store.rebuild = slow_rebuild
-        assert server.client.post("/index/rebuild").status_code == 202
+        with ThreadPoolExecutor(8) as clients:
+            at_once = clients.map(lambda _: server.client.post("/index/rebuild").status_code, range(8))
+        assert sorted(at_once) == [202, *[409] * 7]
         assert server.client.get("/index").json()["rebuild_progress"] == 0
         refused = server.client.post("/index/rebuild")
         assert (refused.status_code, refused.json()["code"]) == (409, "rebuild_under_way")
