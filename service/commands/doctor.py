@@ -26,7 +26,7 @@ def diagnose(config: Path | None, overrides: dict[str, Any]) -> list[Finding]:
 def _under_settings(config: Path | None, overrides: dict[str, Any]) -> Iterator[Finding]:
     try:
         from service.doctor import configuration, data_folder, machine, models
-    except ImportError as error:
+    except Exception as error:  # a library of another version than its neighbours can raise anything
         yield Finding("settings", "skip", f"cannot be read without what is not installed ({error})", "see above")
         return
     settings, found = configuration.read_settings(config, overrides)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import math
 import signal
@@ -18,10 +17,10 @@ import uvicorn
 import uvicorn.server
 
 from service.drain import Drain
+from service.listener import bind, url_of
 from service.logs import configure, log_native_output
 from service.settings import Settings
 
-from .access import CommandError
 from .failures import FAILED, explain
 
 if TYPE_CHECKING:
@@ -47,14 +46,13 @@ def serve(settings: Settings, on_ready: Callable[[str], None], *, adopt: bool = 
         adopt: the loaded model made the codes of a gallery of unknown model; see ``open_gallery``.
 
     Raises:
-        CommandError: the address cannot be used.
         ServiceError, GalleryError, ModelError: the service cannot start; the text says what to do.
     """
     configure(settings.log_format, settings.log_level)
     if settings.log_format == "json":
         log_native_output()
-    listener = _bind(settings.host, settings.port)
-    address = _address(listener)
+    listener = bind(settings.host, settings.port)  # before the models are loaded: it fails most often, and cheaply
+    address = url_of(*listener.getsockname()[:2])
     _LOG.info("data folder %s; this one process owns it, so there is one worker", settings.data_dir.absolute())
 
     from service.app import create_app
@@ -168,32 +166,3 @@ class _FailureKeeper:
         except BaseException as error:
             self.failure = error
             raise
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """Take the address before the models are loaded, which is what fails most often and most cheaply."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except socket.gaierror as error:
-        raise CommandError(f"host {host!r} is no address of this machine: {error.strerror}") from error
-    listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        reasons = {
-            errno.EADDRINUSE: "another process listens there; choose another port with --port (0: any free one)",
-            errno.EACCES: "ports below 1024 need privileges; choose another with --port",
-            errno.EADDRNOTAVAIL: "this machine does not have that address; 0.0.0.0 means all it has",
-        }
-        reason = reasons.get(error.errno or 0, error.strerror)
-        raise CommandError(f"cannot listen on {host} port {port}: {reason}") from error
-    return listener
-
-
-def _address(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

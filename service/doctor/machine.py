@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import resource
-import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import httpx
 
+from service.connections import files_needed
+from service.errors import StartupError
+from service.listener import bind, url_of
 from service.settings import Settings
 
 from .findings import Check, Finding
 
 _CGROUP = Path("/sys/fs/cgroup")
 _PROBE_S = 1.0
-_OWN_DESCRIPTORS = 128  # models, database, libraries
-_DESCRIPTORS_A_REQUEST = 2
 _PROJECT_BEGAN = 1_767_225_600  # 2026-01-01: a clock before that was never set
 
 
@@ -58,12 +57,16 @@ def _memory() -> Iterable[Finding]:
 
 
 def _descriptors(settings: Settings) -> Iterable[Finding]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = _OWN_DESCRIPTORS + _DESCRIPTORS_A_REQUEST * settings.max_concurrent_requests
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        remedy = f"raise the limit (ulimit -n {needed}; hard limit {hard}), or lower SHITU_MAX_CONCURRENT_REQUESTS"
-        return [Finding("file descriptors", "warn", f"{soft}; about {needed} may be needed", remedy)]
-    return [Finding("file descriptors", "ok", str(soft))]
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # the service raises the other one to this
+    needed = files_needed(settings.max_connections)
+    if hard == resource.RLIM_INFINITY:
+        return [Finding("file descriptors", "ok", "no limit")]
+    if hard < needed:
+        remedy = (
+            f"raise the limit (`ulimit -Hn {needed}`, `docker run --ulimit nofile=`), or lower SHITU_MAX_CONNECTIONS"
+        )
+        return [Finding("file descriptors", "fail", f"{hard} are allowed, {needed} are needed", remedy)]
+    return [Finding("file descriptors", "ok", f"{hard} are allowed, {needed} are needed")]
 
 
 def _clock() -> Iterable[Finding]:
@@ -74,32 +77,23 @@ def _clock() -> Iterable[Finding]:
 
 
 def _port(host: str, port: int) -> Iterable[Finding]:
-    if port == 0:
-        return [Finding("port", "ok", "any free one")]
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return [_who_listens(host, port)]
-            text = f"{host} port {port} cannot be used: {error.strerror}"
-            return [Finding("port", "fail", text, "another SHITU_HOST or SHITU_PORT")]
-    return [Finding("port", "ok", f"{host} port {port} is free")]
-
-
-def _who_listens(host: str, port: int) -> Finding:
-    near = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
     try:
-        alive = httpx.get(f"http://{near}:{port}/livez", timeout=_PROBE_S).headers.get("x-request-id") is not None
+        bind(host, port).close()
+    except StartupError as error:
+        if _answers(host, port):
+            return [Finding("port", "ok", f"a service like this one answers at {host} port {port}")]
+        return [Finding("port", "fail", str(error), "another SHITU_HOST or SHITU_PORT")]
+    return [Finding("port", "ok", f"{host} port {port} is free" if port else "any free one")]
+
+
+def _answers(host: str, port: int) -> bool:
+    """Say whether a service like this one is there; its answer may be that a key is needed."""
+    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    try:
+        answer = httpx.get(f"{url_of(near, port)}/livez", timeout=_PROBE_S, trust_env=False)  # not through a proxy
     except httpx.HTTPError:
-        alive = False
-    if alive:
-        return Finding("port", "ok", f"a service like this one answers at {host} port {port}")
-    return Finding("port", "fail", f"another process listens at {host} port {port}", "choose another SHITU_PORT")
+        return False
+    return "x-request-id" in answer.headers
 
 
 def _cpu_quota() -> float | None:
