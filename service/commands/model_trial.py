@@ -5,39 +5,28 @@ Paddle 3.2.2 does not refuse every torn or foreign file: some end the process th
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
 from models.hub.catalogue import Kind
 from models.inference import Detector, Hasher, ModelInvalid
+from service.child_process import ChildFailed, run_in_child
+
+_TIMEOUT_S = 180.0
 
 
 def try_out(folder: Path, kind: Kind) -> None:
     """Load a model on the CPU and run it on a drawn picture.
 
     Raises:
-        ModelError: it cannot be loaded, ends the process, or gives what is no feature or box.
+        ModelError: it cannot be loaded, ends the process or keeps it busy, or gives what is no feature or box.
     """
-    with ProcessPoolExecutor(1, get_context("spawn"), initializer=_stand_aside) as pool:
-        try:
-            pool.submit(_RUN[kind], folder).result()
-        except BrokenProcessPool as error:
-            raise ModelInvalid("Paddle crashes on its files: they are damaged, or no export of Paddle") from error
-
-
-def _stand_aside() -> None:
-    """Leave Ctrl-C to the process that waits, and standard output and error to what it says itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in (1, 2):
-        os.dup2(nothing, descriptor)
+    try:
+        run_in_child(_TIMEOUT_S, _RUN[kind], folder)
+    except ChildFailed as error:
+        raise ModelInvalid(f"Paddle {error} on its files: they are damaged, or no export of Paddle") from error
 
 
 def _run_hasher(folder: Path) -> None:

@@ -5,15 +5,11 @@ A library that crashes takes its process with it. That is to be a line of the re
 
 from __future__ import annotations
 
-import multiprocessing
 import resource
 import time
-import warnings
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures import TimeoutError as TookTooLong  # the built-in one from Python 3.11 on
-from concurrent.futures.process import BrokenProcessPool
 
+from service.child_process import ChildFailed, run_in_child
 from service.settings import Settings
 
 from .data_folder import catalog_of
@@ -29,21 +25,17 @@ def checks(settings: Settings) -> list[Check]:
 
 
 def _models(settings: Settings) -> Iterator[Finding]:
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        try:
-            yield from pool.submit(examine_models, settings).result(_TIMEOUT_S)
-        except BrokenProcessPool:
-            text = "the process that loaded the models crashed"
-            yield Finding("models", "fail", text, f"install the tested versions: {_INSTALL}; or SHITU_ENABLE_MKLDNN=0")
-        except TookTooLong:
-            for process in list(pool._processes.values()):
-                process.kill()
-            yield Finding("models", "fail", f"did not load within {_TIMEOUT_S:.0f} s", "look at the machine's load")
+    try:
+        yield from run_in_child(_TIMEOUT_S, examine_models, settings)
+    except ChildFailed as error:
+        remedy = (
+            f"look at the machine's load and memory; install the tested versions: {_INSTALL}; SHITU_ENABLE_MKLDNN=0"
+        )
+        yield Finding("models", "fail", f"the process that loaded the models {error}", remedy)
 
 
 def examine_models(settings: Settings) -> list[Finding]:
     """Load the models, code a picture twice, and compare with the gallery. Runs in the other process."""
-    warnings.filterwarnings("ignore", message="No ccache found", category=UserWarning)  # Paddle, whenever imported
     try:
         import paddle
     except Exception as error:  # whatever a broken installation raises
