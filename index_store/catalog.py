@@ -332,6 +332,17 @@ class Catalog:
                 self.state = self.state if actual == self.state else actual
             raise
 
+    @property
+    def nbytes(self) -> int:
+        """The size of its file, without the write-ahead log."""
+        with storage_faults(self._folder):
+            return (self._folder / FILE_NAME).stat().st_size
+
+    def has_code_index(self) -> bool:
+        """Say whether ``index_codes`` has nothing to do."""
+        with storage_faults(self._folder):
+            return self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'item_code'").fetchone() is not None
+
     def index_codes(self) -> None:
         """See to it that items can be found by code.
 

@@ -72,6 +72,8 @@ _SOURCES_AT_ONCE = 1000
 _ITEMS_AT_ONCE = 1000
 _PROBE_BYTES = 64 * 1024
 _ROW_BYTES = 256  # of an item besides its code, label and metadata: id, source, and its places in SQLite's indexes
+_CODE_INDEX_ROW_BYTES = 2 * 20  # of an item in the index on codes, in the log and in the catalog; 17.5 each were seen
+_ID_BYTES = 128
 
 logger = logging.getLogger(__name__)
 
@@ -254,7 +256,8 @@ class LocalGalleryStore:
         if on_duplicate not in ("add", "return", "reject"):
             raise InvalidQuery(f"on_duplicate must be add, return or reject, not {on_duplicate!r}")
         with self._live.changing():
-            if on_duplicate != "add":
+            if on_duplicate != "add" and not self._catalog.has_code_index():
+                self._reserve.require(_CODE_INDEX_ROW_BYTES * self._catalog.state.items)
                 self._catalog.index_codes()
             given = [item.id for item in items if isinstance(item, Item) and _may_be_id(item.id)]
             taken = self._catalog.rows_of_ids(given)
@@ -327,7 +330,8 @@ class LocalGalleryStore:
         """Give every item a new code, and the gallery new bits and a new fingerprint."""
         bits = check_bits(bits)
         self._live.check_open()
-        self._reserve.require()
+        # The new codes are staged beside the catalog, whose rows are then all written to the log.
+        self._reserve.require(self._catalog.nbytes + self._catalog.state.items * (bits // 8 + _ID_BYTES))
         with self._recoding, self._catalog.staged(codes, bits) as stage, self._live.maintenance, self._live.changing():
             with self._catalog.transaction(stage) as change:
                 count = change.recode(bits, fingerprint, drop_missing)

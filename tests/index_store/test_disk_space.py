@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from index_store import DiskFull, GalleryStore, Item, open_gallery
+from index_store import DiskFull, GalleryStore, Item, ItemExists, open_gallery
 
 EVERYTHING = 2**62  # no disk has so much
+RESERVE = 2**30
 CODE = bytes(range(8))
 
 
@@ -58,14 +61,51 @@ def test_searches_and_removals_go_on(store: GalleryStore, filled: Path) -> None:
         again.add([Item(None, "new", CODE)])
 
 
-def test_what_would_be_written_counts(filled: Path) -> None:
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Say how many bytes the system calls free: those of a real disk change while others use it."""
+
+    def say(count: int) -> None:
+        monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=count, f_frsize=1))
+
+    return say
+
+
+def test_what_would_be_written_counts(filled: Path, free: Callable[[int], None]) -> None:
+    free(RESERVE + 4 * 2**20)
     metadata = {"text": "x" * 60_000}
-    with open_gallery(filled) as store:
-        spare = store.free_bytes()
-    with open_gallery(filled, min_free_bytes=spare - 4 * 2**20) as store:  # about 4 MB above the reserve
+    with open_gallery(filled, min_free_bytes=RESERVE) as store:
         with pytest.raises(DiskFull):
             store.add([Item(None, "big", CODE, metadata) for _ in range(500)])
         assert len(store) == 50
+        store.add([Item(None, "big", CODE, metadata) for _ in range(30)])
+
+
+def test_a_recoding_counts_the_catalog_that_it_writes_anew(tmp_path: Path, free: Callable[[int], None]) -> None:
+    with open_gallery(tmp_path, 64) as store:
+        store.add([Item(None, "x", CODE, {"text": "x" * 1000}) for _ in range(5000)])
+
+    def recode(room: int) -> int:
+        free(RESERVE + room)
+        with open_gallery(tmp_path, min_free_bytes=RESERVE) as store:
+            return store.recode(((item.id, CODE) for item in store.in_order()), 64, "other")
+
+    with pytest.raises(DiskFull):
+        recode(5 * 2**20)
+    assert recode(8 * 2**20) == 5000
+
+
+def test_the_index_on_codes_counts(filled: Path, free: Callable[[int], None]) -> None:
+    free(RESERVE + 1000)
+    with open_gallery(filled, min_free_bytes=RESERVE) as store:
+        with pytest.raises(DiskFull):
+            store.add([Item("i1", "there is one of this id", CODE)], on_duplicate="reject")
+        free(RESERVE + 10_000)
+        with pytest.raises(ItemExists):
+            store.add([Item("i1", "there is one of this id", CODE)], on_duplicate="reject")
+        free(0)
+        with pytest.raises(ItemExists):  # for what it is: the index has been made
+            store.add([Item("i1", "there is one of this id", CODE)], on_duplicate="reject")
 
 
 def test_a_disk_never_fills_up(folder: Path, mount) -> None:
