@@ -33,7 +33,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
         path: file of the lock; its folder is there.
         what: the work that one does at a time, for the line that says why this one waits.
     """
-    with path.open("w") as stream:
+    with path.open("a") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import os
 import signal
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,28 @@ class Server:
         lines = self.client.get("/metrics").text.splitlines()
         values = [line.removeprefix(sample) for line in lines if line.startswith(f"{sample} ")]
         return float(values[0]) if values else 0.0
+
+
+def slow_upload(
+    port: int, label: str, picture: bytes, *, batch: bool = False
+) -> tuple[http.client.HTTPConnection, bytes]:
+    """Begin an enrolment, by itself or as a batch of one, and send half of its body; give the other half."""
+    boundary = "boundary"
+    path, plural = ("/gallery/batch", "s") if batch else ("/gallery", "")
+    body = (
+        (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="label{plural}"\r\n\r\n{label}\r\n'
+            f'--{boundary}\r\nContent-Disposition: form-data; name="image{plural}"; filename="a"\r\n\r\n'
+        ).encode()
+        + picture
+        + f"\r\n--{boundary}--\r\n".encode()
+    )
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.putrequest("POST", path)
+    connection.putheader("Content-Type", f"multipart/form-data; boundary={boundary}")
+    connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders(body[: len(body) // 2])
+    return connection, body[len(body) // 2 :]
 
 
 class FailedStart(Exception):
@@ -200,6 +223,22 @@ class Process:
         while not any(text in line for line in self.log):
             assert time.monotonic() < deadline, self.log
             time.sleep(0.01)
+
+    def wait_until_under_way(self) -> None:
+        """Wait until it has admitted one request."""
+        deadline = time.monotonic() + 60
+        while "shitu_requests_under_way 1.0" not in httpx.get(f"{self.url}/metrics").text:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def wait_until_closed(self) -> None:
+        """Wait until it takes no new connections; the log says so an instant before."""
+        deadline = time.monotonic() + 60
+        with suppress(ConnectionRefusedError):
+            while time.monotonic() < deadline:
+                socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+                time.sleep(0.02)
+            pytest.fail("the service still takes connections")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End it and return its exit code."""

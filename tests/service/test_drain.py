@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import signal
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,39 +14,9 @@ import pytest
 from index_store import open_gallery
 from service.drain import Drain
 
+from .conftest import slow_upload
+
 Start = Callable[..., Any]
-
-
-def begin_enrolment(port: int, label: str, picture: bytes) -> tuple[http.client.HTTPConnection, bytes]:
-    """Send half of an enrolment; give the other half."""
-    head = (
-        f'--x\r\nContent-Disposition: form-data; name="label"\r\n\r\n{label}\r\n'
-        '--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
-    )
-    body = head.encode() + picture + b"\r\n--x--\r\n"
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.putrequest("POST", "/gallery")
-    connection.putheader("Content-Type", "multipart/form-data; boundary=x")
-    connection.putheader("Content-Length", str(len(body)))
-    connection.endheaders(body[: len(body) // 2])
-    return connection, body[len(body) // 2 :]
-
-
-def wait_until_under_way(url: str) -> None:
-    deadline = time.monotonic() + 60
-    while "shitu_requests_under_way 1.0" not in httpx.get(f"{url}/metrics").text:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def wait_until_closed(url: str) -> None:
-    """Wait until new connections are refused; the log says so an instant before."""
-    deadline = time.monotonic() + 60
-    with suppress(httpx.ConnectError):
-        while time.monotonic() < deadline:
-            with suppress(httpx.ReadError, httpx.RemoteProtocolError):
-                httpx.get(f"{url}/livez")
-        pytest.fail("the service still takes connections")
 
 
 def labels(folder: Path) -> list[str]:
@@ -66,8 +33,8 @@ def test_a_leaving_service_is_not_ready_and_still_serves_until_a_second_signal(
     start_service: Start, tmp_path: Path, photo_files: dict[str, bytes]
 ) -> None:
     service = start_service(tmp_path, SHITU_DRAIN_DELAY_S="3000")
-    upload, rest = begin_enrolment(service.port, "in flight", photo_files["coffee"])
-    wait_until_under_way(service.url)
+    upload, rest = slow_upload(service.port, "in flight", photo_files["coffee"])
+    service.wait_until_under_way()
     with httpx.Client(base_url=service.url, timeout=60) as client:
         assert client.get("/readyz").status_code == 200
         assert "connection" not in client.get("/livez").headers
@@ -83,7 +50,7 @@ def test_a_leaving_service_is_not_ready_and_still_serves_until_a_second_signal(
         service.wait_for_line("the delay is cut short")
         service.wait_for_line("no new connections")
         service.wait_for_line("Shutting down")
-        wait_until_closed(service.url)
+        service.wait_until_closed()
     assert service.process.poll() is None
     upload.send(rest)
     answer = upload.getresponse()
@@ -122,8 +89,8 @@ def test_a_second_signal_gives_up_what_is_under_way(
 ) -> None:
     service = start_service(tmp_path, SHITU_DRAIN_TIMEOUT_S="3000")
     httpx.post(f"{service.url}/gallery", json={"code": "00" * 64, "label": "before"})
-    upload, _ = begin_enrolment(service.port, "never done", photo_files["coffee"])
-    wait_until_under_way(service.url)
+    upload, _ = slow_upload(service.port, "never done", photo_files["coffee"])
+    service.wait_until_under_way()
     service.process.send_signal(signal.SIGTERM)
     service.wait_for_line("no new connections")
     assert service.process.poll() is None
@@ -137,3 +104,36 @@ def test_a_second_signal_gives_up_what_is_under_way(
     assert "Traceback" not in "".join(service.log)
     assert any("requests under way are given up" in line for line in service.log)
     assert labels(tmp_path) == ["before"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_requests_under_way_finish(
+    start_service: Start, tmp_path: Path, photo_files: dict[str, bytes], number: signal.Signals
+) -> None:
+    service = start_service(tmp_path)
+    upload, rest = slow_upload(service.port, "in flight", photo_files["coffee"])
+    service.wait_until_under_way()
+    service.process.send_signal(number)
+    service.wait_until_closed()
+    assert service.process.poll() is None
+    upload.send(rest)
+    assert upload.getresponse().status == 201
+    upload.close()
+    assert service.wait() == 0, service.log
+    assert "Traceback" not in "".join(service.log)
+    assert "FatalError" not in "".join(service.log)
+    assert labels(tmp_path) == ["in flight"]
+
+
+def test_a_request_that_never_ends_does_not_hold_up_the_stop(
+    start_service: Start, tmp_path: Path, photo_files: dict[str, bytes]
+) -> None:
+    service = start_service(tmp_path, SHITU_DRAIN_TIMEOUT_S="1")
+    upload, _ = slow_upload(service.port, "never", photo_files["coffee"])
+    service.wait_until_under_way()
+    assert service.stop() == 0
+    assert "Traceback" not in "".join(service.log)
+    answer = upload.getresponse()
+    assert (answer.status, answer.getheader("content-type")) == (503, "application/problem+json")
+    upload.close()
+    assert labels(tmp_path) == []

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import os
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +24,7 @@ from service.errors import NotReady
 from service.metrics import Metrics
 from service.settings import Settings
 
-SHITU = [sys.executable, "-m", "service.cli"]
+from .conftest import slow_upload
 
 
 @pytest.fixture(scope="module")
@@ -276,28 +273,6 @@ def test_orphans_of_a_crash_are_swept_at_start(serve: Any, tmp_path: Path, photo
 # Load and stop
 
 
-def slow_upload(
-    port: int, label: str, picture: bytes, *, batch: bool = False
-) -> tuple[http.client.HTTPConnection, bytes]:
-    """Begin an enrolment, by itself or as a batch of one, and send half of its body; give the other half."""
-    boundary = "boundary"
-    path, plural = ("/gallery/batch", "s") if batch else ("/gallery", "")
-    body = (
-        (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="label{plural}"\r\n\r\n{label}\r\n'
-            f'--{boundary}\r\nContent-Disposition: form-data; name="image{plural}"; filename="a"\r\n\r\n'
-        ).encode()
-        + picture
-        + f"\r\n--{boundary}--\r\n".encode()
-    )
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.putrequest("POST", path)
-    connection.putheader("Content-Type", f"multipart/form-data; boundary={boundary}")
-    connection.putheader("Content-Length", str(len(body)))
-    connection.endheaders(body[: len(body) // 2])
-    return connection, body[len(body) // 2 :]
-
-
 def test_more_requests_than_allowed_are_told_to_come_again(
     serve: Any, tmp_path: Path, photo_files: dict[str, bytes]
 ) -> None:
@@ -383,105 +358,18 @@ def test_a_stopping_service_finishes_what_it_accepted(
         assert [item["label"] for item in server.client.get("/gallery").json()["items"]] == ["accepted"]
 
 
-@contextmanager
-def process(data_dir: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
-    """A service as people start it: the process, its port and what it said until it was ready."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    variables = {"SHITU_DATA_DIR": str(data_dir), "SHITU_PORT": str(port), "SHITU_DETECTOR_DIR": "", **environment}
-    running = subprocess.Popen(
-        [*SHITU, "serve"],
-        env={**os.environ, **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        assert running.stdout is not None
-        lines = []
-        for line in running.stdout:
-            lines.append(line)
-            if "ready" in line:
-                break
-        else:
-            pytest.fail("".join(lines))
-        yield running, port, "".join(lines)
-    finally:
-        if running.poll() is None:
-            running.kill()
-        running.communicate()
+def test_the_log_tells_what_was_loaded(start_service: Callable[..., Any], tmp_path: Path, bits: int) -> None:
+    said = "".join(start_service(tmp_path).log)
+    assert f"{bits} bits" in said
+    assert "no detector" in said
+    assert "0 items" in said
 
 
-def test_the_log_tells_what_was_loaded(tmp_path: Path, bits: int) -> None:
-    with process(tmp_path) as (_, _, said):
-        assert f"{bits} bits" in said
-        assert "no detector" in said
-        assert "0 items" in said
-
-
-def wait_until_under_way(port: int) -> None:
-    """Wait until the service has admitted a request."""
-    deadline = time.monotonic() + 30
-    while "shitu_requests_under_way 1.0" not in httpx.get(f"http://127.0.0.1:{port}/metrics").text:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def wait_until_closed(port: int) -> None:
-    """Wait until the service takes no new connections."""
-    deadline = time.monotonic() + 30
-    with suppress(ConnectionRefusedError):
-        while time.monotonic() < deadline:
-            socket.create_connection(("127.0.0.1", port), timeout=5).close()
-            time.sleep(0.02)
-        pytest.fail("the service still takes connections")
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_requests_under_way_finish(
-    tmp_path: Path, photo_files: dict[str, bytes], bits: int, number: signal.Signals
-) -> None:
-    with process(tmp_path) as (running, port, _):
-        connection, rest = slow_upload(port, "in flight", photo_files["coffee"])
-        wait_until_under_way(port)
-        running.send_signal(number)
-        wait_until_closed(port)
-        assert running.poll() is None
-        connection.send(rest)
-        assert connection.getresponse().status == 201
-        connection.close()
-        output, _ = running.communicate(timeout=30)
-        assert running.returncode == 0, output
-        assert "Traceback" not in output
-        assert "FatalError" not in output
-    with open_gallery(tmp_path) as store:
-        assert [item.label for item in store.list().items] == ["in flight"]
-
-
-def test_a_request_that_never_ends_does_not_hold_up_the_stop(tmp_path: Path, photo_files: dict[str, bytes]) -> None:
-    with process(tmp_path, SHITU_DRAIN_TIMEOUT_S="1") as (running, port, _):
-        connection, _ = slow_upload(port, "never", photo_files["coffee"])
-        wait_until_under_way(port)
-        start = time.monotonic()
-        running.terminate()
-        output, _ = running.communicate(timeout=30)
-        assert time.monotonic() - start < 15
-        assert "Traceback" not in output
-        answer = connection.getresponse()
-        assert (answer.status, answer.getheader("content-type")) == (503, "application/problem+json")
-        connection.close()
-    with open_gallery(tmp_path) as store:
-        assert len(store) == 0
-
-
-def change_at_random(port: int, pictures: list[bytes], seed: int, ended: threading.Event) -> None:
+def change_at_random(url: str, pictures: list[bytes], seed: int, ended: threading.Event) -> None:
     """Enrol, replace and remove until the service goes away."""
     generator = np.random.default_rng(seed)
     ids: list[str] = []
-    with (
-        suppress(httpx.HTTPError),
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client,
-    ):
+    with suppress(httpx.HTTPError), httpx.Client(base_url=url, timeout=10) as client:
         while not ended.is_set():
             call: dict[str, Any] = {
                 "files": {"image": pictures[generator.integers(len(pictures))]},
@@ -497,24 +385,24 @@ def change_at_random(port: int, pictures: list[bytes], seed: int, ended: threadi
 
 
 def test_killed_services_keep_every_picture_of_every_item(
-    serve: Any, tmp_path: Path, photo_files: dict[str, bytes]
+    serve: Any, start_service: Callable[..., Any], tmp_path: Path, photo_files: dict[str, bytes]
 ) -> None:
     """No item lacks its picture after a kill, and after the next start no picture lacks its item."""
     generator = np.random.default_rng(4)
     pictures = list(photo_files.values())
     for _ in range(3):
-        with process(tmp_path, SHITU_KEEP_IMAGES="1") as (running, port, _):
-            ended = threading.Event()
-            threads = [
-                threading.Thread(target=change_at_random, args=(port, pictures, seed, ended)) for seed in range(3)
-            ]
-            for thread in threads:
-                thread.start()
-            time.sleep(generator.uniform(0.3, 1.2))
-            running.kill()
-            ended.set()
-            for thread in threads:
-                thread.join(30)
+        service = start_service(tmp_path, SHITU_KEEP_IMAGES="1")
+        ended = threading.Event()
+        threads = [
+            threading.Thread(target=change_at_random, args=(service.url, pictures, seed, ended)) for seed in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        time.sleep(generator.uniform(0.3, 1.2))
+        assert service.stop(signal.SIGKILL) == -signal.SIGKILL
+        ended.set()
+        for thread in threads:
+            thread.join(30)
         with open_gallery(tmp_path) as store:
             used = {source.removeprefix("kept:") for _, source in store.sources()}
             assert len(store) > 0
