@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 _LOG = logging.getLogger("shitu.serve")
+_LAST_ANSWERS_S = 1.0  # for those who are told that they were given up
 _Message = MutableMapping[str, Any]
 
 
@@ -115,6 +116,12 @@ class _Server(uvicorn.Server):
     def _give_up(self) -> None:
         for task in self.server_state.tasks:
             task.cancel()
+        asyncio.get_running_loop().call_later(_LAST_ANSWERS_S, self._cut_off)
+
+    def _cut_off(self) -> None:
+        """End connections whose clients do not take their answers."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from index_store import open_gallery
+from index_store import Item, open_gallery
 from service.drain import Drain
 
 from .conftest import slow_upload
@@ -104,6 +105,22 @@ def test_a_second_signal_gives_up_what_is_under_way(
     assert "Traceback" not in "".join(service.log)
     assert any("requests under way are given up" in line for line in service.log)
     assert labels(tmp_path) == ["before"]
+
+
+def test_a_client_that_takes_nothing_of_its_answer_is_given_up_too(start_service: Start, tmp_path: Path) -> None:
+    with open_gallery(tmp_path, 64, fingerprint="another model") as store:
+        store.add([Item(None, "x", bytes(8), {"text": "x" * 60_000}) for _ in range(300)])
+    service = start_service(tmp_path, SHITU_DRAIN_TIMEOUT_S="3000")
+    with socket.create_connection(("127.0.0.1", service.port), timeout=60) as client:
+        client.sendall(b"GET /gallery?limit=300 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(12) == b"HTTP/1.1 200"
+        service.process.send_signal(signal.SIGTERM)
+        service.wait_for_line("no new connections")
+        service.wait_for_line("Waiting for connections to close")
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(40) == 0  # by itself it would be cut off after a minute
+        service.wait()
+    assert "Traceback" not in "".join(service.log)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
