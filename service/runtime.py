@@ -7,8 +7,10 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any, TypeVar
 
 from index_store import UNKNOWN_FINGERPRINT, FingerprintMismatch, GalleryError, GalleryStore
 from models.inference import Hasher, ModelError
@@ -37,6 +39,9 @@ _BATCH_RETRY_AFTER_S = 5  # about what one batch takes
 _BACKUPS = 2  # each keeps the catalog's log from shrinking for as long as its client takes
 _BACKUP_RETRY_AFTER_S = 30
 _SWEEP = "picture sweep"
+_IMPORT_LOOK_S = 0.02
+
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
@@ -146,9 +151,7 @@ async def start(settings: Settings, metrics: Metrics, *, adopt: bool = False) ->
         StartupError: something cannot be used; nothing is left open.
     """
     try:
-        log_level = logging.getLogger().level
-        hasher = await asyncio.to_thread(load_hasher, settings)
-        _undo_what_paddle_sets(log_level)
+        hasher = await _while_paddle_is_imported(asyncio.to_thread(load_hasher, settings))
         radius = choose_radius(settings, hasher.bits, hasher.recommended_radius)
         store, mismatch = await asyncio.to_thread(_open_store, settings, hasher, adopt)
     except (ModelError, GalleryError) as error:
@@ -210,6 +213,16 @@ async def _start(
     background.start(_SWEEP, _sweep(storage, pictures))
     _say(runtime)
     return runtime
+
+
+async def _while_paddle_is_imported(loading: Coroutine[Any, Any, Loaded]) -> Loaded:
+    """Wait for what imports Paddle on a thread, and put back what that changes as soon as it does."""
+    log_level = logging.getLogger().level
+    task = asyncio.create_task(loading)
+    while not task.done():
+        await asyncio.wait({task}, timeout=_IMPORT_LOOK_S)
+        _undo_what_paddle_sets(log_level)
+    return task.result()
 
 
 def _undo_what_paddle_sets(log_level: int) -> None:

@@ -210,6 +210,9 @@ class Settings(BaseSettings):
 
     max_upload_bytes: Annotated[int, Number] = Field(20 * 2**20, ge=1, description="largest picture file")
     max_pixels: Annotated[int, Number] = Field(50_000_000, ge=1, description="largest picture, width times height")
+    max_metadata_bytes: Annotated[int, Number] = Field(
+        MAX_METADATA_BYTES, ge=2, le=MAX_METADATA_BYTES, description="most metadata of an item, as compact JSON"
+    )
     max_batch_images: Annotated[int, Number] = Field(
         256, ge=1, le=10_000, description="most items in one POST /gallery/batch with pictures"
     )
@@ -222,13 +225,7 @@ class Settings(BaseSettings):
     max_concurrent_requests: Annotated[int, Number] = Field(
         64, ge=1, description="requests other than batches under way or waiting; further ones are answered 429"
     )
-    drain_delay_s: Annotated[float, Number] = Field(
-        0.0,
-        ge=0,
-        le=3600,
-        allow_inf_nan=False,
-        description="time that the service still takes requests after it was told to stop and is not ready any more",
-    )
+
     max_connections: Annotated[int, Number] = Field(
         1000, ge=2, description="most open connections; beyond, a new one takes the place of the longest idle one"
     )
@@ -238,15 +235,23 @@ class Settings(BaseSettings):
     keep_alive_timeout_s: Annotated[int, Number] = Field(
         75, ge=0, description="time that a connection is kept open for a further request"
     )
+    drain_delay_s: Annotated[float, Number] = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="time that the service still takes requests after it was told to stop and is not ready any more",
+    )
     drain_timeout_s: Annotated[float, Number] = Field(
         20.0, ge=0, allow_inf_nan=False, description="time to finish accepted requests when the service stops"
     )
+
+    keep_images: bool = Field(False, description="keep enrolled pictures, so that another model can hash them again")
     min_free_bytes: Annotated[int, Number] = Field(
         256 * 2**20,
         ge=0,
         description="room on the disk of the data folder that enrolment, rebuilds and kept pictures leave free",
     )
-    keep_images: bool = Field(False, description="keep enrolled pictures, so that another model can hash them again")
 
     api_keys_file: FilePath | None = Field(None, description="file of API keys; unset: no authentication")
     api_keys: SecretStr | None = Field(
@@ -271,9 +276,6 @@ class Settings(BaseSettings):
     )
     cors_origins: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_parted), AfterValidator(_origins)] = (
         Field(None, description="origins whose pages may use the service from a browser, parted by commas; unset: none")
-    )
-    max_metadata_bytes: Annotated[int, Number] = Field(
-        MAX_METADATA_BYTES, ge=2, le=MAX_METADATA_BYTES, description="most metadata of an item, as compact JSON"
     )
 
     image_root: FilePath | None = Field(None, description="folder that the paths of a gallery list are relative to")

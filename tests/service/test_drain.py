@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from index_store import Item, open_gallery
 from service.drain import Drain
@@ -107,6 +106,16 @@ def test_a_second_signal_gives_up_what_is_under_way(
     assert labels(tmp_path) == ["before"]
 
 
+def test_a_signal_before_the_start_is_over_ends_it_in_good_order(start_service: Start, tmp_path: Path) -> None:
+    service = start_service(tmp_path, ready=False)
+    service.wait_for_line("Started server process")
+    assert service.stop() == 0, service.log
+    assert any("before the start was over" in line for line in service.log)
+    assert service.output == ""  # it did not say that it was ready
+    assert "Traceback" not in "".join(service.log)
+    assert labels(tmp_path) == []
+
+
 def test_a_client_that_takes_nothing_of_its_answer_is_given_up_too(start_service: Start, tmp_path: Path) -> None:
     with open_gallery(tmp_path, 64, fingerprint="another model") as store:
         store.add([Item(None, "x", bytes(8), {"text": "x" * 60_000}) for _ in range(300)])
@@ -123,14 +132,13 @@ def test_a_client_that_takes_nothing_of_its_answer_is_given_up_too(start_service
     assert "Traceback" not in "".join(service.log)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_requests_under_way_finish(
-    start_service: Start, tmp_path: Path, photo_files: dict[str, bytes], number: signal.Signals
+def test_ctrl_c_lets_requests_under_way_finish(
+    start_service: Start, tmp_path: Path, photo_files: dict[str, bytes]
 ) -> None:
     service = start_service(tmp_path)
     upload, rest = slow_upload(service.port, "in flight", photo_files["coffee"])
     service.wait_until_under_way()
-    service.process.send_signal(number)
+    service.process.send_signal(signal.SIGINT)
     service.wait_until_closed()
     assert service.process.poll() is None
     upload.send(rest)
