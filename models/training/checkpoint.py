@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
+
+from models.hub.folders import sync
 
 from .config import ConfigError
 from .weight_files import WeightFileError, Weights, find_file, read_state
@@ -27,9 +28,9 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         paddle.save(state, str(temporary))
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
@@ -71,15 +72,6 @@ def load_weights(path: Path | str) -> Weights:
     if not state or not all(hasattr(value, "shape") for value in state.values()):
         raise ConfigError(f"{path} holds no weights by name")
     return state
-
-
-def _sync(path: Path) -> None:
-    """See that a file, or a name in a folder, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def to_weights(layer: paddle.nn.Layer) -> Weights:
