@@ -9,8 +9,9 @@ from http import HTTPStatus
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from .request_context import SHOWN_CHARACTERS
+
 _LOG = logging.getLogger("shitu.access")
-_MOST_CHARACTERS = 200
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 """What machines ask every few seconds: logged for debugging only, and not traced."""
 
@@ -46,19 +47,24 @@ def log_request(scope: Scope, route: str, status: int, seconds: float, exchange:
         return
     client = scope.get("client")
     fields = {
-        "method": scope["method"][:_MOST_CHARACTERS],
+        "method": scope["method"][:SHOWN_CHARACTERS],
         "route": route,
-        "path": scope["path"][:_MOST_CHARACTERS],
+        "path": scope["path"][:SHOWN_CHARACTERS],
         "status": status,
         "duration_ms": round(seconds * 1000, 1),
         "bytes_in": exchange.bytes_in,
         "bytes_out": exchange.bytes_out,
         "client": client[0] if client else None,
         "api_key": scope["state"].get("api_key"),
-        "user_agent": Headers(scope=scope).get("user-agent", "")[:_MOST_CHARACTERS],
+        "user_agent": Headers(scope=scope).get("user-agent", "")[:SHOWN_CHARACTERS],
     }
     known = {name: value for name, value in fields.items() if value not in (None, "")}
     _LOG.log(level, "%(method)s %(path)s %(status)d in %(duration_ms).1f ms" + _asked_by(known), known, extra=known)
+
+
+def method_and_path(scope: Scope) -> str:
+    """Give method and path of a request for a line of the log."""
+    return f"{scope['method'][:SHOWN_CHARACTERS]} {scope['path'][:SHOWN_CHARACTERS]}"
 
 
 def _asked_by(known: dict[str, object]) -> str:

@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .access_log import PROBES, Exchange, log_request
+from .access_log import PROBES, Exchange, log_request, method_and_path
 from .errors import NotReady, Problem, problem_of
 from .metrics import Metrics
 from .problems import internal_problem, problem_response
@@ -101,10 +101,10 @@ class RequestObserver:
             if exchange.status or not self._is_leaving():
                 raise
             # The server ends and waits no longer; whoever waits is to hear that.
-            _LOG.warning("%s %s is given up, because the service stops", scope["method"], scope["path"])
+            _LOG.warning("%s is given up, because the service stops", method_and_path(scope))
             await problem_response(_stopping_problem(), request_id)(scope, receive, send_with_id)
         except Exception:
-            _LOG.exception("%s %s failed", scope["method"], scope["path"])
+            _LOG.exception("%s failed", method_and_path(scope))
             if exchange.status:
                 raise  # the answer has begun; all that is left is to cut the connection
             await problem_response(internal_problem(), request_id)(scope, receive, send_with_id)

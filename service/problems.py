@@ -14,6 +14,7 @@ from starlette.routing import compile_path
 
 import index_store
 
+from .access_log import method_and_path
 from .errors import (
     INTERNAL,
     FieldProblem,
@@ -84,7 +85,7 @@ def _answer_to_known(request: Request, error: Exception) -> Response:
     request_id = request_id_of(request)
     problem = problem_of(error)
     if problem is None:
-        _LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        _LOG.error("%s failed", method_and_path(request.scope), exc_info=error)
         problem = internal_problem()
     elif problem.kind.status >= 500:
         _LOG.warning("%s: %s", problem.kind.code, error)

@@ -6,6 +6,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 
+SHOWN_CHARACTERS = 200
+"""Of a path, a method or a name that a client sent, in a line of the log or in a trace."""
+
 
 class StageRecorder(Protocol):
     """Takes down the stages of one request; threads may share it."""

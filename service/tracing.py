@@ -16,6 +16,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from .errors import StartupError
+from .request_context import SHOWN_CHARACTERS
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("shitu.tracing")
 _SERVICE = "shitu-hash"
 _TRACES_PATH = "/v1/traces"
-_MOST_CHARACTERS = 200
 _METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE"})
 
 
@@ -154,7 +154,7 @@ def _attributes(scope: Scope, headers: Headers, request_id: str) -> dict[str, st
     attributes: dict[str, str | int] = {
         "http.request.method": _method(scope),
         "url.scheme": scope["scheme"],
-        "url.path": scope["path"][:_MOST_CHARACTERS],
+        "url.path": scope["path"][:SHOWN_CHARACTERS],
         "network.protocol.version": scope["http_version"],
         "shitu.request_id": request_id,
     }
@@ -163,7 +163,7 @@ def _attributes(scope: Scope, headers: Headers, request_id: str) -> dict[str, st
     if scope.get("server"):
         attributes |= {"server.address": scope["server"][0], "server.port": scope["server"][1] or 0}
     if "user-agent" in headers:
-        attributes["user_agent.original"] = headers["user-agent"][:_MOST_CHARACTERS]
+        attributes["user_agent.original"] = headers["user-agent"][:SHOWN_CHARACTERS]
     return attributes
 
 

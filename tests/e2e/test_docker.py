@@ -267,6 +267,7 @@ def _result(prometheus: httpx.Client, query: str) -> list[object]:
 
 def _until_scraped(client: httpx.Client, prometheus: httpx.Client, photos: Mapping[str, bytes]) -> dict[str, str]:
     """Search on until Prometheus has scraped often enough for rates, and its rules have been evaluated."""
+    targets: list[dict[str, str]] = []
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         client.post("/search", files={"image": photos["coffee"]})
