@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 
 from index_store import open_gallery
-from service.doctor import configuration
+from service.connections import make_room
+from service.doctor import configuration, machine
 from service.doctor.findings import Check, Finding, examine
+from service.errors import StartupError
 from service.settings import Settings
 
 from .conftest import Answer, Shitu
@@ -80,6 +83,17 @@ def test_it_tells_how_things_stand_with_api_keys(shitu: Shitu, tmp_path: Path) -
     assert (exposed.status, exposed.remedy) == ("warn", f"chmod 600 {file}")
     file.write_text("me admin\nyou search sha256:0\n")
     assert [(each.status, str(file) in each.detail) for each in found()] == [("fail", True)] * 2
+
+
+def test_connections_that_the_system_has_no_files_for_are_told_as_at_the_start() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        pytest.skip("no limit here")
+    settings = Settings(max_connections=hard)
+    (finding,) = (each for each in examine(machine.checks(settings)) if each.check == "file descriptors")
+    assert finding.status == "fail"
+    with pytest.raises(StartupError):
+        make_room(settings.max_connections)
 
 
 def test_every_mistake_in_the_settings_is_told(shitu: Shitu, monkeypatch: pytest.MonkeyPatch) -> None:
