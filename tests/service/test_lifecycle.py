@@ -358,13 +358,6 @@ def test_a_stopping_service_finishes_what_it_accepted(
         assert [item["label"] for item in server.client.get("/gallery").json()["items"]] == ["accepted"]
 
 
-def test_the_log_tells_what_was_loaded(start_service: Callable[..., Any], tmp_path: Path, bits: int) -> None:
-    said = "".join(start_service(tmp_path).log)
-    assert f"{bits} bits" in said
-    assert "no detector" in said
-    assert "0 items" in said
-
-
 def change_at_random(url: str, pictures: list[bytes], seed: int, ended: threading.Event) -> None:
     """Enrol, replace and remove until the service goes away."""
     generator = np.random.default_rng(seed)

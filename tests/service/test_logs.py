@@ -98,6 +98,8 @@ def test_what_a_client_sends_never_begins_a_line_of_a_text_log(
     assert "/nothing\\n2026-01-01 00:00:00,000 ERROR forged: line\\x1b[31m\\u2028\\x85end 404" in hostile
     assert any("shitu.access [mine.1]: GET /gallery 200 in " in line for line in service.log)
     assert any("GET /livez 200" in line and " DEBUG " in line for line in service.log)
+    for loaded in ("512 bits", "no detector", "0 items"):
+        assert loaded in text
 
 
 def test_what_ends_a_start_is_an_event_of_a_json_log(start_service: Callable[..., Any], tmp_path: Path) -> None:
