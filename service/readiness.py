@@ -88,12 +88,14 @@ class Readiness:
         """Check every part: its failure by name, None if it is well."""
         async with self._lock:
             if time.monotonic() - self._checked_at >= _FRESH_S:
-                self._failures = {
+                failures = {
                     "models": await self._check_models(),
                     "storage": await self._check_storage(),
                     "background": self._check_background(),
                     "disk": await self._check_disk(),
                 }
+                _log_changes(self._failures, failures)
+                self._failures = failures
                 self._checked_at = time.monotonic()
             return self._failures
 
@@ -138,3 +140,13 @@ class Readiness:
         if failures:
             return Failure("background_failed", "; ".join(f"{name}: {text}" for name, text in failures.items()))
         return None
+
+
+def _log_changes(before: Mapping[str, Failure | None], now: Mapping[str, Failure | None]) -> None:
+    """Log what has begun or ceased to fail: the requests of probes are not logged."""
+    for name, failure in now.items():
+        former = before.get(name)
+        if failure is None and former is not None:
+            _LOG.info("the check %s is passed again", name)
+        elif failure is not None and (former is None or former.code != failure.code):
+            _LOG.warning("the check %s fails: %s: %s", name, failure.code, failure.detail)

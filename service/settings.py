@@ -50,7 +50,7 @@ CLIENT_KEY_VARIABLE = "SHITU_API_KEY"
 
 _LOG = logging.getLogger("shitu.settings")
 _FILE_ONLY = frozenset({"rec_preprocess", "det_preprocess"})  # pipelines: PP-ShiTu's sections write them better
-_SECRET = frozenset({"api_keys"})  # values that no message repeats
+_SECRET = frozenset({"api_keys", "otlp_endpoint"})  # values that no message repeats; the latter may have a password
 _ORIGIN = re.compile(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 # Kubernetes describes every service of a namespace in the environment of its pods; a service called "shitu" or
 # "shitu-something" thereby sets variables that look like ours.

@@ -52,7 +52,7 @@ def test_inference_that_has_ended_is_not_ready(serve: Any, tmp_path: Path, photo
         assert (refused.status_code, refused.json()["code"]) == (503, "shutting_down")
 
 
-def test_a_store_that_has_ended_is_not_ready(serve: Any, tmp_path: Path) -> None:
+def test_a_store_that_has_ended_is_not_ready(serve: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with serve(tmp_path) as server:
         assert server.metric("shitu_ready") == 1
         server.app.state.runtime.store.close()
@@ -60,6 +60,11 @@ def test_a_store_that_has_ended_is_not_ready(serve: Any, tmp_path: Path) -> None
         assert server.metric("shitu_ready") == 0
         assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
         assert server.client.get("/gallery").status_code == 503
+        time.sleep(1)  # asked anew after a second, and not logged again
+        assert server.client.get("/readyz").status_code == 503
+    logged = [record.getMessage() for record in caplog.records if record.name == "shitu.readiness"]
+    assert len(logged) == 1
+    assert logged[0].startswith("the check storage fails: storage_unavailable: ")
 
 
 def test_a_background_task_that_dies_is_not_ready(serve: Any, tmp_path: Path) -> None:
