@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import math
 import signal
@@ -94,6 +95,7 @@ class _Server(uvicorn.Server):
         self._on_ready = on_ready
         self._drain = Drain(drain_delay_s, leave=on_leaving, close=self._close, give_up=self._give_up)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._context = contextvars.copy_context()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -108,7 +110,8 @@ class _Server(uvicorn.Server):
         if self._loop is None:
             self.should_exit = True  # what is being loaded is loaded first
         else:
-            self._loop.call_soon_threadsafe(self._drain.obey, sig)  # not here, in the middle of whatever runs
+            # Not here, in the middle of whatever runs, nor in the name of the request that it runs for.
+            self._loop.call_soon_threadsafe(self._drain.obey, sig, context=self._context)
 
     def _close(self) -> None:
         self.should_exit = True

@@ -63,6 +63,7 @@ def test_a_leaving_service_is_not_ready_and_still_serves_until_a_second_signal(
     assert steps == sorted(steps)
     assert "Traceback" not in "".join(service.log)
     assert "FatalError" not in "".join(service.log)  # of Paddle's own handlers
+    assert "shitu.serve [" not in "".join(service.log)  # it is no request's doing
     assert sorted(labels(tmp_path)) == ["in flight", "late"]
 
 
