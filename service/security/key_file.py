@@ -98,6 +98,8 @@ def remove_key(path: Path, name: str) -> bool:
         lines = read_key_file(target).source.text.split("\n")
         kept = [line for line in lines if name_in(line) != name]
         if len(kept) < len(lines):
+            emptied = "\n".join("" if name_in(line) == name else line for line in lines)
+            parse([Source(str(target), emptied)])  # mistakes are told with the numbers that the lines have in the file
             _write(target, "\n".join(kept))
         return len(kept) < len(lines)
 

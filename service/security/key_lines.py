@@ -79,10 +79,11 @@ def name_in(line: str) -> str | None:
 
 
 def new_key(name: str, scopes: Sequence[str], digest: bytes, limits: Mapping[str, str]) -> ApiKey:
-    """Make a key of the words that its line is to have. Raises KeyFileError."""
+    """Make a key of the words that its line is to have; each of ``scopes`` may hold several. Raises KeyFileError."""
     try:
         own = _limits([f"{each}={text}" for each, text in limits.items()])
-        return ApiKey(_name(name), _scopes(dict.fromkeys(scopes)), digest, own)
+        given = dict.fromkeys(scope for words in scopes for scope in words.split(","))
+        return ApiKey(_name(name), _scopes(given), digest, own)
     except _Mistake as mistake:
         raise KeyFileError([str(mistake)]) from None
 
