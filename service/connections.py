@@ -84,18 +84,13 @@ def http_options(settings: Settings, metrics: Metrics) -> dict[str, Any]:
     }
 
 
-def files_needed(max_connections: int) -> int:
-    """How many files a process with so many connections may have open."""
-    return max_connections + _OTHER_FILES
-
-
 def make_room(max_connections: int) -> None:
     """Let this process open as many files as its connections need.
 
     Raises:
         StartupError: the system does not allow so many.
     """
-    needed = files_needed(max_connections)
+    needed = max_connections + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and needed > hard:
         raise StartupError(

@@ -18,6 +18,8 @@ from .findings import Check, Finding
 
 _CGROUP = Path("/sys/fs/cgroup")
 _PROBE_S = 1.0
+_OWN_DESCRIPTORS = 128  # models, database, libraries
+_DESCRIPTORS_A_REQUEST = 2
 _PROJECT_BEGAN = 1_767_225_600  # 2026-01-01: a clock before that was never set
 
 
@@ -56,15 +58,12 @@ def _memory() -> Iterable[Finding]:
 
 
 def _descriptors(settings: Settings) -> Iterable[Finding]:
-    from service.connections import files_needed
-
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # the service raises its soft limit to this
-    needed = files_needed(settings.max_connections)
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        remedy = "raise the system's limit (`ulimit -Hn`, LimitNOFILE=), or lower SHITU_MAX_CONNECTIONS"
-        return [Finding("file descriptors", "fail", f"{hard} may be open, {needed} are needed", remedy)]
-    most = "any number" if hard == resource.RLIM_INFINITY else str(hard)
-    return [Finding("file descriptors", "ok", f"{most} may be open, {needed} are needed")]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = _OWN_DESCRIPTORS + _DESCRIPTORS_A_REQUEST * settings.max_concurrent_requests
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        remedy = f"raise the limit (ulimit -n {needed}; hard limit {hard}), or lower SHITU_MAX_CONCURRENT_REQUESTS"
+        return [Finding("file descriptors", "warn", f"{soft}; about {needed} may be needed", remedy)]
+    return [Finding("file descriptors", "ok", str(soft))]
 
 
 def _clock() -> Iterable[Finding]:

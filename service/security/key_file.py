@@ -69,6 +69,8 @@ def read_key_file(path: Path) -> KeyFile:
             text = file.read().decode(_ENCODING, _ERRORS)
     except FileNotFoundError:
         return KeyFile(Source(str(path), ""), Stamp(), None)
+    except PermissionError as error:
+        raise KeyFileError([f"{path}: cannot be read: let user {os.geteuid()} read it"]) from error
     except OSError as error:
         raise KeyFileError([f"{path}: cannot be read: {error.strerror or error}"]) from error
     return KeyFile(Source(str(path), text), _stamp(status), _exposed(path, status.st_mode))

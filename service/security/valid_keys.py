@@ -98,7 +98,8 @@ class ValidKeys:
             _warn_of_no_keys(host)
             return
         self._take(self._sources.read_file())
-        self._say_if_closed()
+        if self.hint:
+            _LOG.error("every request is refused: %s, in %s", self.hint, self._sources.place)
 
     def reload_soon(self) -> None:
         """Have the file read again; signal handlers may call this."""
@@ -147,9 +148,6 @@ class ValidKeys:
         now = {key.name for key in self._ring}
         added, removed = ", ".join(sorted(now - former)), ", ".join(sorted(former - now))
         _LOG.info("API keys read again; added: %s; removed: %s", added or "none", removed or "none")
-        self._say_if_closed()
-
-    def _say_if_closed(self) -> None:
         if self.hint:
             _LOG.error("every request is refused: %s, in %s", self.hint, self._sources.place)
 

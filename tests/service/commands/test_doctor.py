@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -45,11 +44,6 @@ def test_a_sound_installation_has_nothing_to_do(shitu: Shitu, tmp_path: Path, mo
 def test_everything_that_is_wrong_is_told_at_once(
     shitu: Shitu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wrong = {"port", "free disk", "feature model"}
-    most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if most_files != resource.RLIM_INFINITY:
-        monkeypatch.setenv("SHITU_MAX_CONNECTIONS", str(most_files))
-        wrong.add("file descriptors")
     with open_gallery(tmp_path / "data", 64, fingerprint="x"), socket.create_server(("127.0.0.1", 0)) as taken:
         monkeypatch.setenv("SHITU_PORT", str(taken.getsockname()[1]))
         monkeypatch.setenv("SHITU_MIN_FREE_BYTES", str(2**62))
@@ -58,7 +52,9 @@ def test_everything_that_is_wrong_is_told_at_once(
         answer = shitu("doctor", "--data-dir", tmp_path / "data", "--json")
     assert answer.code == 1
     found = findings(answer)
-    assert {name for name, finding in found.items() if finding["status"] == "fail"} == wrong
+    assert {name for name, finding in found.items() if finding["status"] == "fail"} == {
+        *("port", "free disk", "feature model")
+    }
     assert found["owner of the folder"]["detail"].startswith(f"process {os.getpid()} uses it")
     assert "0 items of 64 bits, model x, Flat" in found["catalog"]["detail"]
     assert "another process listens" in found["port"]["detail"]
