@@ -50,7 +50,7 @@ class Drain:
         self._timer: asyncio.TimerHandle | None = None
 
     def obey(self, number: int) -> None:
-        """Take the step that a signal asks for, which belongs to no request, though one may run when the signal comes."""
+        """Take the step that a signal asks for, outside of the request that may run when the signal comes."""
         Context().run(self._step, number)
 
     def _step(self, number: int) -> None:
