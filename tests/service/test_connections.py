@@ -463,12 +463,12 @@ def test_a_slow_reader_gets_its_whole_answer() -> None:
 
 
 def test_the_time_to_take_an_answer_begins_with_it() -> None:
-    with guarded(4096, stall_s=2.0) as server, server.connect(receive_buffer=4096) as reader:
+    with guarded(4096, stall_s=3.0) as server, server.connect(receive_buffer=4096) as reader:
         reader.sendall(b"GET /some HTTP/1.1\r\n" + HOST + b"\r\n")
         take(reader, SOME_BYTES)
         reader.sendall(b"GET /large HTTP/1.1\r\n" + HOST + b"\r\n")
         for _ in range(2):  # longer than stall_s together, but something is taken in between
-            time.sleep(1.2)
+            time.sleep(1.6)
             take(reader, LARGE_BYTES // 64)
         assert server.refused("stalled") == 0
 
