@@ -242,11 +242,12 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(
                 cause
                 if isinstance(cause, RequestError)
-                else MalformedRequest("this is not HTTP/1.1, or can be read in more than one way (RFC 9112)")
+                else MalformedRequest("this is not HTTP/1.1, or can be read in more than one way (RFC 9112)"),
+                "malformed",
             )
         else:
             if self._fruitless_bytes > self._limits.max_head_bytes:
-                self._refuse(self._head_too_large())
+                self._refuse(self._head_too_large(), "malformed")
 
     def pause_writing(self) -> None:
         """Wait with the answer until the client takes more of it, but not for ever."""
@@ -373,16 +374,16 @@ class GuardedProtocol(HttpToolsProtocol):
             self._deadline = None
 
     def _miss_deadline(self) -> None:
-        self._connections.metrics.count_connection_refused("header_timeout")
         if self._in_message or self._fruitless_bytes:
-            self._refuse(
-                HeadTimeout(f"the head of the request did not arrive within {self._limits.header_timeout_s} s")
-            )
+            error = HeadTimeout(f"the head of the request did not arrive within {self._limits.header_timeout_s} s")
+            self._refuse(error, "header_timeout")
         else:
+            self._connections.metrics.count_connection_refused("header_timeout")
             self.transport.close()
 
-    def _refuse(self, error: RequestError) -> None:
+    def _refuse(self, error: RequestError, reason: str) -> None:
         """Answer what is no request, unless answers to earlier ones are still to come; then end the connection."""
+        self._connections.metrics.count_connection_refused(reason)
         self._closing = True
         self._stop_deadline()
         cycle = self.cycle

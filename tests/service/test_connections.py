@@ -186,7 +186,7 @@ def server() -> Iterator[Guarded]:
 def test_what_is_ambiguous_or_not_http_is_refused_and_the_connection_ends(
     server: Guarded, request_bytes: bytes
 ) -> None:
-    seen = len(server.seen)
+    seen, refused = len(server.seen), server.refused("malformed")
     answer = server.exchange(request_bytes, GET + b"\r\n")
     head, _, body = answer.partition(b"\r\n\r\n")
     assert statuses(answer) == [400]
@@ -196,6 +196,7 @@ def test_what_is_ambiguous_or_not_http_is_refused_and_the_connection_ends(
     assert (problem["code"], problem["status"]) == ("malformed_request", 400)
     assert f"x-request-id: {problem['request_id']}".encode() in head.lower()
     assert len(server.seen) == seen
+    assert server.refused("malformed") == refused + 1
 
 
 def test_absolute_targets_and_strange_hosts_lead_to_the_same_paths(server: Guarded) -> None:
