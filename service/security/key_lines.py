@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from ..errors import KeyFileError
 from .access import SCOPES, Scope
@@ -35,7 +35,7 @@ class Source:
     """Where lines come from: what to call it, and its text."""
 
     name: str
-    text: str
+    text: str = field(repr=False)  # of hashes, or of a key in the wrong place
 
     @classmethod
     def variable(cls, name: str, value: str) -> Source:

@@ -234,6 +234,21 @@ def test_a_body_of_a_gigabyte(attacked: Attacked, path: str) -> None:
     attacked.wait_until_idle()
 
 
+def test_a_search_that_finds_as_much_metadata_as_there_can_be(attacked: Attacked, picture: bytes) -> None:
+    with httpx.Client(base_url=attacked.url, timeout=600) as client:
+        code = "00" * (client.get("/index").json()["bits"] // 8)
+        items = [{"code": code, "label": "x", "metadata": {"a": [[]] * 21_000}}] * 40
+        for _ in range(8):
+            assert client.post("/gallery/batch", json={"items": items}).status_code == 200
+        with attacked.well_behaved_client(picture) as latencies:
+            start = time.monotonic()
+            answer = client.post("/search", json={"code": code, "top_k": 1000})
+            took = time.monotonic() - start
+    assert len(answer.json()["objects"][0]["matches"]) == 320
+    print(f"\n{len(answer.content) / MIB:.0f} MiB found in {took:.1f} s; slowest other answer {max(latencies):.2f} s")
+    assert max(latencies) < 0.4 * took
+
+
 def test_answers_that_nobody_takes(attacked: Attacked, picture: bytes) -> None:
     client = httpx.Client(base_url=attacked.url, timeout=600)
     code = "00" * (client.get("/index").json()["bits"] // 8)
