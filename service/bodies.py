@@ -96,6 +96,11 @@ class Form:
     fields: Mapping[str, list[str]] = field(default_factory=dict)
     files: Mapping[str, list[bytes | PictureTooLarge]] = field(default_factory=dict)
 
+    @property
+    def text_length(self) -> int:
+        """Characters of all fields together."""
+        return sum(len(value) for values in self.fields.values() for value in values)
+
 
 async def read_json(request: Request, limits: BodyLimits) -> bytes:
     """Read a body that must be JSON.

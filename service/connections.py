@@ -116,7 +116,7 @@ class Connections:
         self.metrics = metrics
         self._open: set[GuardedProtocol] = set()
         self._waiting: dict[GuardedProtocol, None] = {}  # for a head; who has waited longest comes first
-        self._sending: dict[GuardedProtocol, None] = {}  # who has got nothing for longest comes first
+        self._sending: dict[GuardedProtocol, None] = {}  # who has taken nothing for longest comes first
         metrics.track_connections(lambda: len(self._open))
 
     def admit(self, connection: GuardedProtocol) -> bool:
@@ -138,14 +138,20 @@ class Connections:
         self._waiting.pop(connection, None)
 
     def sends(self, connection: GuardedProtocol) -> None:
-        """Note that a client has just taken something of an answer; cut others off if all answers take too much."""
+        """Note that a client begins to get an answer or has taken something of it.
+
+        Others that have taken nothing for longest are cut off if what all have not taken is too much.
+        """
         self._sending.pop(connection, None)
         self._sending[connection] = None
-        unsent = sum(each.unsent_bytes for each in self._sending)
-        while unsent > self.limits.max_unsent_bytes and len(self._sending) > 1:
-            victim = next(iter(self._sending))
-            unsent -= victim.unsent_bytes
-            self.cut_off(victim)
+        sizes = {each: each.unsent_bytes for each in self._sending}
+        unsent = sum(sizes.values())
+        for each, size in sizes.items():
+            if unsent <= self.limits.max_unsent_bytes or each is connection:
+                return
+            if size:  # else it has taken all since it was looked at last, and may have another request under way
+                unsent -= size
+                self.cut_off(each)
 
     def sent(self, connection: GuardedProtocol) -> None:
         """Note that a client has taken all of its answer."""
@@ -235,22 +241,18 @@ class GuardedProtocol(HttpToolsProtocol):
             self._start_deadline()  # blank lines before a request count
         self._fruitless_bytes += len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # There is nothing to upgrade to: the request is answered as it is (RFC 9110, section 7.8), and as the
-            # client may go on in the other protocol, nothing further is read.
-            self._closing = True
-            self.shutdown()
+            self._parse(data)
         except httptools.HttpParserError as error:
             cause = error.__context__
             self._refuse(
                 cause
                 if isinstance(cause, RequestError)
-                else MalformedRequest("this is not HTTP/1.1, or can be read in more than one way (RFC 9112)")
+                else MalformedRequest("this is not HTTP/1.1, or can be read in more than one way (RFC 9112)"),
+                "malformed",
             )
         else:
             if self._fruitless_bytes > self._limits.max_head_bytes:
-                self._refuse(self._head_too_large())
+                self._refuse(self._head_too_large(), "malformed")
 
     def pause_writing(self) -> None:
         """Wait with the answer until the client takes more of it, but not for ever."""
@@ -260,7 +262,6 @@ class GuardedProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         """Go on with the answer."""
         super().resume_writing()
-        self._stop_watching()
         self._watch_answer()
 
     # What the parser finds
@@ -303,6 +304,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End a request."""
+        if self.parser.should_upgrade() and self._framing():
+            return  # the parser takes its body for the other protocol
         self._fruitless_bytes = 0
         self._in_message = False
         super().on_message_complete()
@@ -319,6 +322,33 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if answered and not self.transport.is_closing():
             self._connections.waits(self)
+
+    # What the parser does not do
+
+    def _parse(self, data: bytes) -> None:
+        """Parse what came. There is nothing to upgrade to: what asks for it is answered as it is.
+
+        That is RFC 9110, section 7.8; some clients ask so for HTTP/2, with any request. As they may go on in the other
+        protocol, nothing is read after the request.
+        """
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self.shutdown()
+            framing = self._framing()
+            if framing is None:
+                self._closing = True
+                return
+            self.parser = httptools.HttpRequestParser(_BodyAlone(self))
+            head = b"POST / HTTP/1.1\r\nConnection: close\r\n%s: %s\r\n\r\n" % framing
+            self.parser.feed_data(head + data[upgrade.args[0] :])
+
+    def _framing(self) -> tuple[bytes, bytes] | None:
+        """Give the header field that tells where the request's body ends; None: it has no body."""
+        for name, value in self.headers:
+            if name == b"transfer-encoding" or (name == b"content-length" and int(value)):
+                return name, value
+        return None
 
     # The limits
 
@@ -349,16 +379,16 @@ class GuardedProtocol(HttpToolsProtocol):
             self._deadline = None
 
     def _miss_deadline(self) -> None:
-        self._connections.metrics.count_connection_refused("header_timeout")
         if self._in_message or self._fruitless_bytes:
-            self._refuse(
-                HeadTimeout(f"the head of the request did not arrive within {self._limits.header_timeout_s} s")
-            )
+            error = HeadTimeout(f"the head of the request did not arrive within {self._limits.header_timeout_s} s")
+            self._refuse(error, "header_timeout")
         else:
+            self._connections.metrics.count_connection_refused("header_timeout")
             self.transport.close()
 
-    def _refuse(self, error: RequestError) -> None:
+    def _refuse(self, error: RequestError, reason: str) -> None:
         """Answer what is no request, unless answers to earlier ones are still to come; then end the connection."""
+        self._connections.metrics.count_connection_refused(reason)
         self._closing = True
         self._stop_deadline()
         cycle = self.cycle
@@ -393,7 +423,9 @@ class GuardedProtocol(HttpToolsProtocol):
     # Answers that nobody takes
 
     def _watch_answer(self) -> None:
-        if self._stall is None and self.unsent_bytes:
+        """Give the client time to take something of what it has not taken now."""
+        self._stop_watching()
+        if self.unsent_bytes:
             self._unsent_before = self.unsent_bytes
             self._stall = self.loop.call_later(self._limits.stall_s, self._check_answer)
             self._connections.sends(self)
@@ -405,9 +437,16 @@ class GuardedProtocol(HttpToolsProtocol):
             self._stall = None
 
     def _check_answer(self) -> None:
-        self._stall = None
         if self.unsent_bytes and self.unsent_bytes >= self._unsent_before:
             self._connections.cut_off(self)
         else:
-            self._stop_watching()
             self._watch_answer()
+
+
+class _BodyAlone:
+    """What a parser tells of a request whose head is known already."""
+
+    def __init__(self, protocol: GuardedProtocol) -> None:
+        self.on_header = protocol.on_header  # trailers
+        self.on_body = protocol.on_body
+        self.on_message_complete = protocol.on_message_complete

@@ -15,6 +15,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable
+from contextvars import Context
 from enum import Enum, auto
 
 _LOG = logging.getLogger("shitu.serve")
@@ -49,7 +50,10 @@ class Drain:
         self._timer: asyncio.TimerHandle | None = None
 
     def obey(self, number: int) -> None:
-        """Take the step that a signal asks for."""
+        """Take the step that a signal asks for, outside of the request that may run when the signal comes."""
+        Context().run(self._step, number)
+
+    def _step(self, number: int) -> None:
         name = signal.Signals(number).name
         if self._stage is _Stage.SERVING:
             self._begin(name)

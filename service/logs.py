@@ -12,6 +12,7 @@ import os
 import re
 import threading
 import time
+import warnings
 from datetime import datetime, timezone
 from logging.handlers import MemoryHandler
 from typing import Literal
@@ -85,6 +86,8 @@ def _install(handler: logging.Handler, level: str) -> None:
     root.addHandler(handler)
     root.setLevel(level)
     logging.captureWarnings(True)
+    # Pillow has one for everything odd in a picture, thousands a file, and Python remembers each.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells of every instruction set it tries
 
 

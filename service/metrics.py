@@ -96,7 +96,8 @@ class Metrics:
         self._connections_refused = Counter(
             "shitu_connections_refused",
             "Connections that were refused or closed: limit (all are at work), evicted (idle, for a new one), "
-            "header_timeout (no head in time), stalled (the answer was not taken)",
+            "header_timeout (no head in time), malformed (not HTTP/1.1, ambiguous or too large a head), stalled (the "
+            "answer was not taken)",
             ["reason"],
             registry=self._registry,
         )

@@ -19,8 +19,10 @@ MAX_EXIF_BYTES = 2**16
 """What Exif may have: its standard stores it in one JPEG segment (Exif 3.0, section 4.5.4)."""
 
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # neither stuffed bytes nor restarts, which are part of the data
-_ALONE = frozenset({0x01, 0xD8})  # markers without a segment
 _END_OF_IMAGE = 0xD9
+# Markers without a segment: start and end, and those whose segments no decoder here skips. Pillow reads on right behind
+# these, up to the first scan; libjpeg gives up.
+_ALONE = frozenset({0x01, 0xC8, 0xD8, _END_OF_IMAGE, *range(0xF0, 0xFE)})
 _START_OF_SCAN = 0xDA
 _EXIF_SEGMENT = 0xE1
 _EXIF_PREFIX = b"Exif\0\0"
@@ -49,7 +51,7 @@ def _check_jpeg(data: bytes) -> None:
         marker = found[1][0]
         if scans == 0:
             padding += found.start() - position
-        if marker == _END_OF_IMAGE:
+        if marker == _END_OF_IMAGE and scans > 0:
             return
         position = found.end()
         length = 0 if marker in _ALONE else int.from_bytes(data[position : position + 2], "big")

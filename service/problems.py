@@ -10,7 +10,6 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import compile_path
 
 import index_store
 
@@ -108,19 +107,9 @@ def _answer_to_http(request: Request, error: HTTPException) -> Response:
     if error.status_code == 404:
         detail = f"there is nothing at {request.scope['path'][:200]}; see /docs for what there is"
     if error.status_code == 405:
-        methods = _documented_methods(request)
-        if methods:  # Starlette names those of one route
-            headers["Allow"] = ", ".join(sorted(methods))
         detail = f"{request.method[:20]} is not among the methods of {request.scope['path'][:200]}"
     kind = ProblemType(error.status_code, code, title)
     return problem_response(Problem(kind, detail, {}, headers), request_id_of(request))
-
-
-def _documented_methods(request: Request) -> set[str]:
-    """Give all methods of the request's path, for ``Allow`` (RFC 9110, section 10.2.1)."""
-    paths = request.app.openapi()["paths"]
-    matching = [path for path in paths if compile_path(path)[0].match(request.scope["path"])]
-    return {method.upper() for path in matching for method in paths[path]}
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

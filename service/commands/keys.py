@@ -36,7 +36,7 @@ def add(
         typer.Option(
             "--scope",
             metavar="search|gallery|admin",
-            help="What it opens; may be repeated. admin includes the others.",
+            help="What it opens: one or more, parted by commas or repeated. admin includes the others.",
             show_default=False,
         ),
     ],
@@ -96,9 +96,11 @@ def list_keys(*, file: FileOption = None, config: ConfigOption = None, as_json: 
     """List the names, scopes and own limits of the keys in the file."""
     from service.security.access import SCOPES
     from service.security.key_file import read_keys
+    from service.security.valid_keys import HOW_TO_MAKE_ONE
 
-    from .output import print_json, print_keys
+    from .output import print_error, print_json, print_keys
 
+    path = _file(file, config)
     rows: list[Json] = [
         {
             "name": key.name,
@@ -107,13 +109,15 @@ def list_keys(*, file: FileOption = None, config: ConfigOption = None, as_json: 
             "burst": _shown(key.limits.burst),
             "concurrent": _shown(key.limits.concurrent),
         }
-        for key in read_keys(_file(file, config))
+        for key in read_keys(path)
     ]
     if as_json:
         for row in rows:
             print_json(row)
-    else:
+    elif rows:
         print_keys(rows)
+    else:
+        print_error(f"there is no key in {path}: {HOW_TO_MAKE_ONE}")
 
 
 @app.command(epilog="Example:  shitu keys remove camera1")

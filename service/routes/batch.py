@@ -96,7 +96,12 @@ async def _read(
     limits = BodyLimits.for_batch(settings.max_batch_bytes, settings.max_batch_images, settings.max_upload_bytes)
     sent = await read_form_or_json(request, limits, frozenset({"images"}))
     if isinstance(sent, Form):
-        return _read_form(sent, runtime.context(form=True), settings.max_batch_images)
+        form = sent
+        return await off_loop(
+            runtime,
+            form.text_length,
+            lambda: _read_form(form, runtime.context(form=True), settings.max_batch_images),
+        )
     body = sent
     return await off_loop(runtime, len(body), lambda: _read_json(runtime, body))
 

@@ -21,7 +21,7 @@ FormModel = TypeVar("FormModel", bound=RequestModel)
 JsonModel = TypeVar("JsonModel", bound=RequestModel)
 Result = TypeVar("Result")
 
-_SMALL_BODY_BYTES = 2**18
+_SMALL_LENGTH = 2**18
 
 
 def runtime_of(request: Request) -> Runtime:
@@ -59,14 +59,15 @@ async def read_call(
     limits = BodyLimits.for_one_picture(runtime.settings.max_upload_bytes)
     sent = await read_form_or_json(request, limits, frozenset({"image"}))
     if isinstance(sent, Form):
-        return parse_object(form, single_fields(sent), runtime.context(form=True))
+        fields = single_fields(sent)
+        return await off_loop(runtime, sent.text_length, lambda: parse_object(form, fields, runtime.context(form=True)))
     body = sent
     return await off_loop(runtime, len(body), lambda: parse_json(json, body, runtime.context()))
 
 
-async def off_loop(runtime: Runtime, body_bytes: int, function: Callable[[], Result]) -> Result:
-    """Run the parsing of a body, on the event loop only if the body is small."""
-    if body_bytes <= _SMALL_BODY_BYTES:
+async def off_loop(runtime: Runtime, length: int, function: Callable[[], Result]) -> Result:
+    """Run the parsing of so many bytes or characters, on the event loop only if they are few."""
+    if length <= _SMALL_LENGTH:
         return function()
     return await runtime.storage.run(lambda _: function())
 

@@ -100,12 +100,16 @@ async def search(request: Request) -> Response:
             call.nprobe,
             call.ef_search,
         )
-        recognition = await runtime.storage.run(lambda _: runtime.recognizer.recognize(candidates, codes, query, times))
-        answer = _answer(runtime, recognition, query, times)
-        if picture is None or media_type == _JSON:
-            response = json_response(answer)
-        else:
-            response = await _drawn(runtime, picture, answer, media_type, times)
+
+        def recognize(_: None) -> tuple[Recognition, SearchAnswer, Response | None]:
+            recognition = runtime.recognizer.recognize(candidates, codes, query, times)
+            answer = _answer(runtime, recognition, query, times)
+            # As a whole on the thread: with much metadata it takes long to write.
+            return recognition, answer, json_response(answer) if media_type == _JSON else None
+
+        recognition, answer, response = await runtime.storage.run(recognize)
+        if response is None:
+            response = await _drawn(runtime, picture or b"", answer, media_type, times)
         _observe(runtime, candidates, recognition, times)
         return response
 

@@ -66,22 +66,31 @@ class RouteTable:
     """The routes that can be reached: those that declare what they need."""
 
     def __init__(self, routes: Iterable[BaseRoute]) -> None:
-        """Take the routes in the order in which they are tried."""
-        self.declared = tuple(
-            Declared(route, route.endpoint.__dict__[_ATTRIBUTE])
-            for route in routes
-            if isinstance(route, Route) and _ATTRIBUTE in getattr(route.endpoint, "__dict__", {})
-        )
+        """Take the routes in the order in which the application tries them."""
+        self._routes = tuple((route, _declared(route)) for route in routes)
+
+    @property
+    def declared(self) -> tuple[Declared, ...]:
+        """The routes that declare something."""
+        return tuple(declared for _, declared in self._routes if declared is not None)
 
     def find(self, scope: AsgiScope) -> Declared | HTTPException:
         """Give the route of a request, or why there is none: 404, or 405 if its path has other methods."""
         allowed: set[str] = set()
-        for declared in self.declared:
-            match, _ = declared.route.matches(scope)
+        for route, declared in self._routes:
+            match, _ = route.matches(scope)
             if match is Match.FULL:
-                return declared
-            if match is Match.PARTIAL:
+                # The application would take this one, whatever a later one declares.
+                return declared or HTTPException(404)
+            if match is Match.PARTIAL and declared is not None:
                 allowed |= declared.route.methods or set()
         if allowed:
             return HTTPException(405, headers={"Allow": ", ".join(sorted(allowed))})
         return HTTPException(404)
+
+
+def _declared(route: BaseRoute) -> Declared | None:
+    if not isinstance(route, Route):
+        return None
+    access = getattr(route.endpoint, "__dict__", {}).get(_ATTRIBUTE)
+    return None if access is None else Declared(route, access)

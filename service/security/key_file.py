@@ -69,6 +69,8 @@ def read_key_file(path: Path) -> KeyFile:
             text = file.read().decode(_ENCODING, _ERRORS)
     except FileNotFoundError:
         return KeyFile(Source(str(path), ""), Stamp(), None)
+    except PermissionError as error:
+        raise KeyFileError([f"{path}: cannot be read: let user {os.geteuid()} read it"]) from error
     except OSError as error:
         raise KeyFileError([f"{path}: cannot be read: {error.strerror or error}"]) from error
     return KeyFile(Source(str(path), text), _stamp(status), _exposed(path, status.st_mode))
@@ -98,6 +100,8 @@ def remove_key(path: Path, name: str) -> bool:
         lines = read_key_file(target).source.text.split("\n")
         kept = [line for line in lines if name_in(line) != name]
         if len(kept) < len(lines):
+            emptied = "\n".join("" if name_in(line) == name else line for line in lines)
+            parse([Source(str(target), emptied)])  # mistakes are told with the numbers that the lines have in the file
             _write(target, "\n".join(kept))
         return len(kept) < len(lines)
 

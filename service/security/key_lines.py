@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from ..errors import KeyFileError
 from .access import SCOPES, Scope
@@ -35,7 +35,7 @@ class Source:
     """Where lines come from: what to call it, and its text."""
 
     name: str
-    text: str
+    text: str = field(repr=False)  # of hashes, or of a key in the wrong place
 
     @classmethod
     def variable(cls, name: str, value: str) -> Source:
@@ -79,10 +79,11 @@ def name_in(line: str) -> str | None:
 
 
 def new_key(name: str, scopes: Sequence[str], digest: bytes, limits: Mapping[str, str]) -> ApiKey:
-    """Make a key of the words that its line is to have. Raises KeyFileError."""
+    """Make a key of the words that its line is to have; each of ``scopes`` may hold several. Raises KeyFileError."""
     try:
         own = _limits([f"{each}={text}" for each, text in limits.items()])
-        return ApiKey(_name(name), _scopes(dict.fromkeys(scopes)), digest, own)
+        given = dict.fromkeys(scope for words in scopes for scope in words.split(","))
+        return ApiKey(_name(name), _scopes(given), digest, own)
     except _Mistake as mistake:
         raise KeyFileError([str(mistake)]) from None
 

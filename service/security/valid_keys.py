@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class KeySources:
     """
 
     file: Path | None = None
-    lines: str | None = None
+    lines: str | None = field(default=None, repr=False)
     setting: str = "api_keys"
 
     @property
@@ -103,9 +104,9 @@ class ValidKeys:
 
     def reload_soon(self) -> None:
         """Have the file read again; signal handlers may call this."""
-        if self._loop is None:
+        if self._sources.file is None:
             _LOG.info("no file of API keys is watched, so there is nothing to read again")
-        else:
+        elif self._loop is not None:  # else the service starts or ends; a start looks at the file anyway
             self._loop.call_soon_threadsafe(self._asked.set)
 
     async def watch(self) -> None:
@@ -138,18 +139,22 @@ class ValidKeys:
             return None
 
     def _take_or_keep(self, file: KeyFile) -> None:
-        former = {key.name for key in self._ring}
+        former = {key.name: key for key in self._ring}
         self._stamp = file.stamp
         try:
             self._take(file)
         except KeyFileError as error:
             _say_that_former_keys_stay(error)
             return
-        now = {key.name for key in self._ring}
-        added, removed = ", ".join(sorted(now - former)), ", ".join(sorted(former - now))
-        _LOG.info("API keys read again; added: %s; removed: %s", added or "none", removed or "none")
+        now = {key.name: key for key in self._ring}
+        _LOG.info(
+            "API keys read again; added: %s; changed: %s; removed: %s",
+            _listed(now.keys() - former.keys()),
+            _listed(name for name in now.keys() & former.keys() if now[name] != former[name]),
+            _listed(former.keys() - now.keys()),
+        )
         if self.hint:
-            _LOG.error("every request is refused: %s", self.hint)
+            _LOG.error("every request is refused: %s, in %s", self.hint, self._sources.place)
 
     def _take(self, file: KeyFile | None) -> None:
         self._ring = self._sources.ring(file)
@@ -158,6 +163,10 @@ class ValidKeys:
             if file.exposed is not None:
                 _LOG.warning("%s", file.exposed)
         _LOG.info("%d API keys are valid", len(self._ring))
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
 
 
 def _say_that_former_keys_stay(error: KeyFileError) -> None:

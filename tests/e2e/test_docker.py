@@ -204,11 +204,14 @@ def test_a_backup_comes_back(project: Project, tmp_path: Path, log: Log) -> None
     with project.client as client:
         items = client.get("/index").json()["items"]
         backup.write_bytes(client.get("/backup").raise_for_status().content)
+        client.post("/gallery/delete", json={"label": "stream"}).raise_for_status()
+        assert client.get("/index").json()["items"] < items
     backup.chmod(0o644)  # the service's user reads it
+    restore = ("gallery", "restore", "/gallery.zip", "--data-dir", "/data/restored")
+    project("run", "-T", "--rm", "--no-deps", "--volume", f"{backup}:/gallery.zip:ro", "shitu", *restore)
     project("stop", "shitu")
-    project("run", "-T", "--rm", "--no-deps", "--entrypoint", "sh", "shitu", "-c", "rm -rf /data/*")
-    restore = ("--volume", f"{backup}:/gallery.zip:ro", "shitu", "gallery", "restore", "/gallery.zip")
-    project("run", "-T", "--rm", "--no-deps", *restore)
+    (swap,) = re.findall(r"^  '(cd /data && .*)'$", (ROOT / "docs/deployment.md").read_text("utf-8"), re.MULTILINE)
+    project("run", "-T", "--rm", "--no-deps", "--entrypoint", "sh", "shitu", "-c", swap)
     project("up", "--detach")
     project.wait_until_ready()
     with project.client as client:

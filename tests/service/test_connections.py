@@ -29,6 +29,7 @@ HOST = b"Host: x\r\n"
 GET = b"GET /short HTTP/1.1\r\n" + HOST
 POST = b"POST /read HTTP/1.1\r\n" + HOST
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+SOME_BYTES = 60_000  # so little that the application is not told to wait
 LARGE_BYTES = 64 * 2**20
 
 
@@ -39,6 +40,7 @@ class Guarded:
     port: int
     metrics: Metrics
     seen: list[tuple[str, list[tuple[bytes, bytes]], bytes]]
+    begun: list[str] = field(default_factory=list)
     held: threading.Event = field(default_factory=threading.Event)
 
     def connect(self, *, receive_buffer: int | None = None) -> socket.socket:
@@ -80,18 +82,28 @@ def read_all(connection: socket.socket) -> bytes:
     return bytes(received)
 
 
+def take(connection: socket.socket, size: int) -> None:
+    """Read at least so much, and leave the connection open."""
+    while size > 0:
+        data = connection.recv(2**20)
+        assert data
+        size -= len(data)
+
+
 def statuses(answers: bytes) -> list[int]:
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answers)]
 
 
 @contextmanager
-def guarded(**limits: Any) -> Iterator[Guarded]:
-    """Serve a few paths: /short answers at once, /read after the body, /hold when told, /large with much."""
+def guarded(send_buffer: int | None = None, **limits: Any) -> Iterator[Guarded]:
+    """Serve a few paths: /short answers at once, /read after the body, /hold when told, /some and /large with more."""
     metrics = Metrics()
     running = Guarded(0, metrics, [])
+    bodies = {"/some": bytes(SOME_BYTES), "/large": bytes(LARGE_BYTES)}
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         path, body = scope["path"], b""
+        running.begun.append(path)
         if path == "/read":
             more = True
             while more:
@@ -104,25 +116,29 @@ def guarded(**limits: Any) -> Iterator[Guarded]:
             await asyncio.sleep(0.01)
         running.seen.append((path, list(scope["headers"]), body))
         await send({"type": "http.response.start", "status": 200, "headers": [(b"x-path", path.encode())]})
-        await send({"type": "http.response.body", "body": bytes(LARGE_BYTES) if path == "/large" else b"ok"})
+        await send({"type": "http.response.body", "body": bodies.get(path, b"ok")})
 
     connections = Connections(ConnectionLimits(**{"max_connections": 50, "header_timeout_s": 30.0, **limits}), metrics)
     protocol: Any = functools.partial(GuardedProtocol, connections)
     application = LingeringClose(application, linger_s=30.0)  # type: ignore[assignment]
-    config = uvicorn.Config(application, port=0, log_config=None, lifespan="off", http=protocol, ws="none")
+    config = uvicorn.Config(application, log_config=None, lifespan="off", http=protocol, ws="none")
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
+    listener = socket.create_server(("127.0.0.1", 0))
+    if send_buffer:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)  # its connections have it, too
+    running.port = listener.getsockname()[1]
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
         while not server.started:
             time.sleep(0.01)
-        running.port = server.servers[0].sockets[0].getsockname()[1]
         yield running
     finally:
         running.held.set()
         server.force_exit = server.should_exit = True
         thread.join(60)
         assert not thread.is_alive()
+        listener.close()
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +186,7 @@ def server() -> Iterator[Guarded]:
 def test_what_is_ambiguous_or_not_http_is_refused_and_the_connection_ends(
     server: Guarded, request_bytes: bytes
 ) -> None:
-    seen = len(server.seen)
+    seen, refused = len(server.seen), server.refused("malformed")
     answer = server.exchange(request_bytes, GET + b"\r\n")
     head, _, body = answer.partition(b"\r\n\r\n")
     assert statuses(answer) == [400]
@@ -180,6 +196,7 @@ def test_what_is_ambiguous_or_not_http_is_refused_and_the_connection_ends(
     assert (problem["code"], problem["status"]) == ("malformed_request", 400)
     assert f"x-request-id: {problem['request_id']}".encode() in head.lower()
     assert len(server.seen) == seen
+    assert server.refused("malformed") == refused + 1
 
 
 def test_absolute_targets_and_strange_hosts_lead_to_the_same_paths(server: Guarded) -> None:
@@ -201,6 +218,29 @@ def test_an_upgrade_is_ignored_and_nothing_after_it_is_read(server: Guarded, pro
     assert len(server.seen) == seen + 1
 
 
+@pytest.mark.parametrize("body", [b"Content-Length: 5\r\n\r\nhello", CHUNKED + b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"])
+@pytest.mark.parametrize("cut", [0, 60, 66])
+def test_a_request_that_asks_for_an_upgrade_keeps_its_body(server: Guarded, body: bytes, cut: int) -> None:
+    """Java's client asks for HTTP/2 with every first request, also with one that has a body."""
+    seen = len(server.seen)
+    rest = b"Upgrade: h2c\r\nConnection: Upgrade\r\n" + body + GET + b"\r\n"
+    with server.connect() as connection:
+        connection.sendall(POST + rest[:cut])
+        time.sleep(0.02 * bool(cut))  # so that it mostly comes in two pieces
+        connection.sendall(rest[cut:])
+        answer = read_all(connection)
+    assert statuses(answer) == [200]
+    assert b"connection: close" in answer.lower()
+    assert [(path, body) for path, _, body in server.seen[seen:]] == [("/read", b"hello")]
+
+
+def test_a_body_after_an_upgrade_that_turns_into_garbage_is_told_so(server: Guarded) -> None:
+    answer = server.exchange(
+        POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\n" + CHUNKED + b"1\r\na\r\n", b"garbage\r\n"
+    )
+    assert statuses(answer) == [400]
+
+
 def test_trailers_are_not_taken_for_header_fields(server: Guarded) -> None:
     answer = server.exchange(POST + b"Connection: close\r\n" + CHUNKED + b"1\r\na\r\n0\r\nX-Request-ID: forged\r\n\r\n")
     assert statuses(answer) == [200]
@@ -218,7 +258,7 @@ def test_pipelined_requests_are_answered_in_order(server: Guarded) -> None:
 def test_garbage_after_a_request_does_not_become_its_answer(server: Guarded) -> None:
     with server.connect() as connection:
         connection.sendall(b"GET /hold HTTP/1.1\r\n" + HOST + b"\r\n" + b"\0garbage\r\n\r\n")
-        time.sleep(0.05)
+        server.wait_for(lambda: server.begun[-1] == "/hold")
         server.held.set()
         answer = read_all(connection)
     server.held.clear()
@@ -362,7 +402,7 @@ def test_when_all_are_at_work_a_new_client_is_told_to_come_again() -> None:
         working = [server.connect() for _ in range(2)]
         for connection in working:
             connection.sendall(b"GET /hold HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
-        time.sleep(0.3)
+        server.wait_for(lambda: server.begun == ["/hold", "/hold"])
         with server.connect() as late:
             answer = read_all(late)
         assert statuses(answer) == [503]
@@ -394,15 +434,20 @@ def test_who_takes_nothing_of_an_answer_is_cut_off() -> None:
 
 
 def test_answers_that_are_not_taken_are_bounded_together() -> None:
-    with guarded(max_unsent_bytes=2 * LARGE_BYTES) as server:
+    with guarded(4096, max_unsent_bytes=2 * LARGE_BYTES) as server, server.connect(receive_buffer=4096) as good:
+        good.sendall(b"GET /some HTTP/1.1\r\n" + HOST + b"\r\n")
+        take(good, SOME_BYTES)
+        good.sendall(b"GET /hold HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
         readers = []
         for number in range(4):
             readers.append(server.connect(receive_buffer=4096))
             readers[-1].sendall(b"GET /large HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
-            server.wait_for(lambda number=number: len(server.seen) == number + 1)  # type: ignore[misc]
+            server.wait_for(lambda number=number: len(server.seen) == number + 2)  # type: ignore[misc]
         server.wait_for(lambda: server.refused("stalled") == 2)
         lengths = [len(read_all(reader)) for reader in readers]
         assert [length > LARGE_BYTES for length in lengths] == [False, False, True, True]
+        server.held.set()
+        assert statuses(read_all(good)) == [200]  # who has taken everything is not cut off in the place of others
         for reader in readers:
             reader.close()
 
@@ -415,6 +460,17 @@ def test_a_slow_reader_gets_its_whole_answer() -> None:
             received += len(data)
             time.sleep(0.01)
         assert received > LARGE_BYTES
+        assert server.refused("stalled") == 0
+
+
+def test_the_time_to_take_an_answer_begins_with_it() -> None:
+    with guarded(4096, stall_s=3.0) as server, server.connect(receive_buffer=4096) as reader:
+        reader.sendall(b"GET /some HTTP/1.1\r\n" + HOST + b"\r\n")
+        take(reader, SOME_BYTES)
+        reader.sendall(b"GET /large HTTP/1.1\r\n" + HOST + b"\r\n")
+        for _ in range(2):  # longer than stall_s together, but something is taken in between
+            time.sleep(1.6)
+            take(reader, LARGE_BYTES // 64)
         assert server.refused("stalled") == 0
 
 

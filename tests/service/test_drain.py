@@ -13,6 +13,7 @@ import httpx
 
 from index_store import open_gallery
 from service.drain import Drain
+from service.request_context import CURRENT, RequestContext
 
 from .conftest import slow_upload
 
@@ -84,6 +85,27 @@ def test_the_delay_ends_by_itself() -> None:
 
     asyncio.run(scenario())
     assert steps == ["leaving", "closed"]
+
+
+def test_a_stop_belongs_to_no_request_though_one_runs_when_the_signal_comes() -> None:
+    requests: list[RequestContext | None] = []
+
+    async def scenario() -> None:
+        closed = asyncio.Event()
+
+        def note() -> None:
+            requests.append(CURRENT.get())
+
+        def close() -> None:
+            note()
+            closed.set()
+
+        CURRENT.set(RequestContext("under way"))
+        Drain(0.01, leave=note, close=close, give_up=note).obey(signal.SIGTERM)
+        await asyncio.wait_for(closed.wait(), 60)
+
+    asyncio.run(scenario())
+    assert requests == [None, None]
 
 
 def test_a_second_signal_gives_up_what_is_under_way(

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import socket
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,16 @@ def test_what_is_logged_before_the_format_is_known_comes_first_and_in_it(
         assert [event["message"] for event in events(lines)] == ["said early", "said late"]
     else:
         assert [line.rsplit(" ", 2)[-2:] for line in lines] == [["said", "early"], ["said", "late"]]
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_is_odd_in_pictures_is_not_logged(written: Callable[[], list[str]]) -> None:
+    configure("text", "info")
+    for module in ("PIL.TiffImagePlugin", "other"):
+        warnings.warn_explicit(f"tag data of {module}", UserWarning, "file.py", 1, module)
+    logged = "".join(written())
+    assert "tag data of other" in logged
+    assert "PIL" not in logged
 
 
 @pytest.mark.filterwarnings("default")

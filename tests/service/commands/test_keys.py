@@ -51,6 +51,18 @@ def test_a_key_is_made_shown_once_listed_and_removed(shitu: Shitu, tmp_path: Pat
     assert "shitu keys list" in again.err
 
 
+def test_scopes_may_be_parted_by_commas_as_in_the_file(shitu: Shitu) -> None:
+    facts = shitu.ok("keys", "add", "till", "--scope", "gallery,search", "--print-only", "--json").json
+    assert facts["line"].split()[:2] == ["till", "search,gallery"]
+
+
+def test_a_file_without_keys_is_named(shitu: Shitu, tmp_path: Path) -> None:
+    listed = shitu.ok("keys", "list", "--file", tmp_path / "typo")
+    assert listed.out == ""
+    assert str(tmp_path / "typo") in listed.err
+    assert shitu.ok("keys", "list", "--file", tmp_path / "typo", "--json").out == ""
+
+
 def test_a_key_for_the_variable_changes_no_file(shitu: Shitu) -> None:
     facts = shitu.ok("keys", "add", "boss", "--scope", "admin", "--print-only", "--json").json
     (key,) = parse([Source.variable("SHITU_API_KEYS", facts["line"])])
@@ -96,11 +108,14 @@ def test_the_configured_file_is_taken(shitu: Shitu, tmp_path: Path, monkeypatch:
 
 def test_a_file_with_mistakes_is_not_changed(shitu: Shitu, tmp_path: Path) -> None:
     path = tmp_path / "keys.txt"
-    path.write_text("# mine\nrubbish\n", encoding="utf-8")
-    refused = shitu("keys", "add", "a", "--scope", "admin", "--file", path)
-    assert (refused.code, refused.out) == (1, "")
-    assert f"{path}:2: " in refused.err
-    assert path.read_text(encoding="utf-8") == "# mine\nrubbish\n"
+    line = shitu.ok("keys", "add", "good", "--scope", "admin", "--print-only", "--json").json["line"]
+    text = f"{line}\nrubbish\n"
+    path.write_text(text, encoding="utf-8")
+    for command in (("add", "a", "--scope", "admin"), ("remove", "good")):
+        refused = shitu("keys", *command, "--file", path)
+        assert (refused.code, refused.out) == (1, "")
+        assert f"{path}:2: " in refused.err
+        assert path.read_text(encoding="utf-8") == text
 
 
 def test_keys_that_are_made_at_the_same_time_are_all_kept(shitu: Shitu, tmp_path: Path) -> None:

@@ -41,6 +41,21 @@ def test_a_form(limited: Any, photo_files: dict[str, bytes]) -> None:
     refused(limited.client.post("/gallery", files=picture, data=sent), "metadata")
 
 
+@pytest.mark.parametrize(
+    "many", ["[" + "[]," * 300_000 + "0]", "[" + "0," * 500_000 + "0]", "{}" + " " * 500_000 + "x"]
+)
+def test_a_form_with_far_too_much_is_refused_before_it_is_read(
+    server: Any, photo_files: dict[str, bytes], many: str
+) -> None:
+    picture = photo_files["coffee"]
+    sent = {"label": "x", "metadata": f'{{"a":{many}}}'}
+    answer = server.client.post("/gallery", files={"image": picture}, data=sent)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "metadata")
+    batch = {"labels": ["x"] * 4, "metadata": [sent["metadata"]] * 4}
+    answer = server.client.post("/gallery/batch", files=[("images", picture)] * 4, data=batch)
+    assert [result["status"] for result in answer.json()["results"]] == [422] * 4
+
+
 def test_json_and_put(limited: Any) -> None:
     code = "00" * (limited.bits // 8)
     item = limited.enrol_code(bytes.fromhex(code), "x", id="limited", metadata=metadata(MOST))

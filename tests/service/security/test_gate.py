@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -206,6 +207,25 @@ def test_only_what_is_declared_is_in_the_table() -> None:
     assert [each.route.path for each in RouteTable(app.routes).declared] == ["/here"]
 
 
+def test_a_declared_route_opens_no_undeclared_one_that_goes_before_it() -> None:
+    @needs(Access.OPEN)
+    def endpoint() -> str:
+        return ""
+
+    app = FastAPI()
+    app.add_api_route("/items/export", lambda: "secret")
+    app.add_api_route("/items/{id}", endpoint)
+    table = RouteTable(app.routes)
+    found = [table.find({"type": "http", "method": "GET", "path": path}) for path in ("/items/export", "/items/1")]
+    assert [getattr(each, "status_code", None) for each in found] == [404, None]
+
+
+def test_a_refused_method_is_told_all_methods_of_its_path(server: Any) -> None:
+    assert server.client.patch("/gallery/x").headers["allow"] == "DELETE, GET, PUT"
+    assert server.client.patch("/gallery").headers["allow"] == "GET, POST"
+    assert server.client.patch("/gallery/batch").headers["allow"] == "DELETE, GET, POST, PUT"
+
+
 def test_the_document_tells_what_each_call_needs(guarded: Any) -> None:
     document = guarded.client.get("/openapi.json").json()
     (scheme,) = document["components"]["securitySchemes"].values()
@@ -261,8 +281,9 @@ def test_a_key_has_only_so_many_requests_under_way(serve: Any, issue: Issue, tmp
     with serve(tmp_path, api_keys=f"{few.line};{other.line}") as server:
         with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
             connection.sendall(head.encode())
+            deadline = time.monotonic() + 60
             while server.metric("shitu_requests_under_way") < 1:  # it waits for its body
-                pass
+                assert time.monotonic() < deadline
             answer = server.client.get("/index", headers=few.headers)
             assert (answer.status_code, answer.json()["code"]) == (429, "too_many_requests")
             assert answer.headers["retry-after"] == "1"

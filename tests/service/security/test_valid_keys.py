@@ -63,12 +63,12 @@ def test_keys_are_added_and_revoked_without_a_restart(
         path.write_text(f"{first.line}\n{second.line}\n", encoding="utf-8")
         server.app.state.keys.reload_soon()
         wait_for(lambda: status(server, second) == 200)
-        path.write_text(second.line, encoding="utf-8")
+        path.write_text(second.line + " rate=1000", encoding="utf-8")
         server.app.state.keys.reload_soon()
         wait_for(lambda: status(server, first) == 401)
         assert [status(server, key) for key in (first, second, beside)] == [401, 200, 200]
-    assert "API keys read again; added: second; removed: none" in caplog.text
-    assert "API keys read again; added: none; removed: first" in caplog.text
+    assert "API keys read again; added: second; changed: none; removed: none" in caplog.text
+    assert "API keys read again; added: none; changed: second; removed: first" in caplog.text
 
 
 def test_a_file_with_mistakes_keeps_the_former_keys(
@@ -117,6 +117,13 @@ def test_no_key_is_valid_before_they_were_read(issue: Issue) -> None:
     found = keys.find(key.secret)
     assert found is not None
     assert found.name == "a"
+
+
+def test_no_hash_is_shown_by_what_holds_keys(issue: Issue, tmp_path: Path) -> None:
+    key = issue("a", "admin")
+    (tmp_path / "keys.txt").write_text(key.line, encoding="utf-8")
+    sources = KeySources(tmp_path / "keys.txt", key.line)
+    assert key.line[-20:] not in repr((sources, sources.read_file(), list(read_keys(tmp_path / "keys.txt"))))
 
 
 def test_nothing_to_reload_is_no_harm(server: Any) -> None:
