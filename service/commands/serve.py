@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import math
 import signal
@@ -95,7 +94,6 @@ class _Server(uvicorn.Server):
         self._on_ready = on_ready
         self._drain = Drain(drain_delay_s, leave=on_leaving, close=self._close, give_up=self._give_up)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._context = contextvars.copy_context()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -110,8 +108,7 @@ class _Server(uvicorn.Server):
         if self._loop is None:
             self.should_exit = True  # what is being loaded is loaded first
         else:
-            # Not here, in the middle of whatever runs, nor in the name of the request that it runs for.
-            self._loop.call_soon_threadsafe(self._drain.obey, sig, context=self._context)
+            self._loop.call_soon_threadsafe(self._drain.obey, sig)  # not here, in the middle of whatever runs
 
     def _close(self) -> None:
         self.should_exit = True
