@@ -97,4 +97,6 @@ def _squared_distances(features: paddle.Tensor) -> paddle.Tensor:
     # Distances do not change when the origin moves; near the features' mean less is lost to cancellation.
     features = features - features.mean(axis=0, keepdim=True).detach()
     squares = features.square().sum(axis=1, keepdim=True)
-    return (squares + squares.T - 2.0 * features @ features.T).clip(min=0.0)
+    distances = (squares + squares.T - 2.0 * features @ features.T).clip(min=0.0)
+    # To itself a picture has none, whatever is left over where sums and products are rounded in another order.
+    return distances * (1.0 - paddle.eye(features.shape[0], dtype=features.dtype))
