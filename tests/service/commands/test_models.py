@@ -322,9 +322,14 @@ def start(server: FileServer, **streams: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(command, text=True, **streams)
 
 
+def _as_at_a_terminal() -> None:
+    """Let Ctrl-C work, which shells have processes in the background ignore, and all that these start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_keeps_what_came_and_says_so(shitu: Shitu, server: FileServer, cache: Path) -> None:
     server.content, server.pause_s = tar(NOISE), 0.1
-    process = start(server, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = start(server, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_as_at_a_terminal)
     deadline = time.monotonic() + 60
     while not any(path.stat().st_size > 500_000 for path in cache.glob(".mine.pull/*.part")):
         assert process.poll() is None
