@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FILL_GRAPH = Path(__file__).parent / "models" / "fill_graph.py"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heed_ctrl_c() -> Iterator[None]:
+    """Let the processes that tests start end at Ctrl-C, which all ignore that run in the background of a shell."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
 
 
 @pytest.fixture(scope="session")

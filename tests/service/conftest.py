@@ -124,11 +124,6 @@ class FailedStart(Exception):
     """The application did not start; the cause says why."""
 
 
-def heed_ctrl_c() -> None:
-    """Let a process that is about to be started end at Ctrl-C, which what runs in the background ignores."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @contextmanager
 def run_server(settings: Settings, *, adopt: bool = False) -> Iterator[Server]:
     app = create_app(settings, adopt=adopt)

@@ -20,8 +20,6 @@ from service.demo.report import findings_table, sum_up
 from service.demo.server import ServiceFailed, ServiceProcess
 from service.demo.tour import Finding
 
-from .conftest import heed_ctrl_c
-
 
 @pytest.fixture
 def scratch(tmp_path: Path) -> Path:
@@ -42,7 +40,6 @@ class Demo:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                preexec_fn=heed_ctrl_c,
             )
 
     @property

@@ -23,7 +23,6 @@ from models.inference import STARTER_DETECTOR, STARTER_HASHER, Hasher, Manifest
 
 from ...models.file_server import FileServer, serve
 from ...models.hub.archives import MODEL, tar
-from ..conftest import heed_ctrl_c
 from .conftest import Draw, Shitu
 
 NOISE = MODEL | {"inference.pdiparams": np.random.default_rng(0).bytes(3_000_000)}
@@ -325,7 +324,7 @@ def start(server: FileServer, **streams: Any) -> subprocess.Popen[str]:
 
 def test_ctrl_c_keeps_what_came_and_says_so(shitu: Shitu, server: FileServer, cache: Path) -> None:
     server.content, server.pause_s = tar(NOISE), 0.1
-    process = start(server, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed_ctrl_c)
+    process = start(server, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
     while not any(path.stat().st_size > 500_000 for path in cache.glob(".mine.pull/*.part")):
         assert process.poll() is None
