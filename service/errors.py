@@ -27,9 +27,10 @@
     ├── ModelMismatch            the codes in the gallery are of another model than the loaded one
     ├── ForeignCode              a query's code is of another model than the gallery's
     ├── RebuildUnderWay          one rebuild of the index at a time
-    ├── TooManyRequests          as many requests as allowed are under way
-    ├── RateLimited              a caller sends more requests a second than allowed
-    ├── TooManyConnections       as many connections as allowed are open, and all are at work
+    ├── TooMuch                  more than is allowed at a time; says when to try again
+    │   ├── TooManyRequests      as many requests as allowed are under way
+    │   ├── RateLimited          a caller sends more requests a second than allowed
+    │   └── TooManyConnections   as many connections as allowed are open, and all are at work
     └── NotReady                 the service is starting, stopping or broken
 
 The errors of ``index_store`` keep their own tree, and :data:`PROBLEMS` covers both. Those of ``models.inference`` end
@@ -212,24 +213,11 @@ class RebuildUnderWay(ServiceError):
     """The index is being rebuilt already."""
 
 
-class TooManyRequests(ServiceError):
-    """As many requests as allowed are under way.
+class TooMuch(ServiceError):
+    """More than is allowed at a time.
 
     Attributes:
         retry_after_s: whole seconds after which trying again makes sense.
-    """
-
-    def __init__(self, limit: str, retry_after_s: int) -> None:
-        """Take the limit, such as "64 requests", and when to try again."""
-        super().__init__(f"{limit} are under way, which is the limit; try again in {retry_after_s} s")
-        self.retry_after_s = retry_after_s
-
-
-class RateLimited(ServiceError):
-    """A caller sends more requests a second than allowed.
-
-    Attributes:
-        retry_after_s: whole seconds after which the next request is allowed.
     """
 
     def __init__(self, limit: str, retry_after_s: int) -> None:
@@ -238,17 +226,24 @@ class RateLimited(ServiceError):
         self.retry_after_s = retry_after_s
 
 
-class TooManyConnections(ServiceError):
-    """As many connections as allowed are open, and all are at work.
+class TooManyRequests(TooMuch):
+    """As many requests as allowed are under way."""
 
-    Attributes:
-        retry_after_s: whole seconds after which trying again makes sense.
-    """
+    def __init__(self, limit: str, retry_after_s: int) -> None:
+        """Take the limit, such as "64 requests", and when to try again."""
+        super().__init__(f"{limit} are under way, which is the limit", retry_after_s)
+
+
+class RateLimited(TooMuch):
+    """A caller sends more requests a second than allowed; the next one is allowed after ``retry_after_s``."""
+
+
+class TooManyConnections(TooMuch):
+    """As many connections as allowed are open, and all are at work."""
 
     def __init__(self, limit: int, retry_after_s: int) -> None:
         """Take the limit, and when to try again."""
-        super().__init__(f"{limit} connections are open, which is the limit; try again in {retry_after_s} s")
-        self.retry_after_s = retry_after_s
+        super().__init__(f"{limit} connections are open, which is the limit", retry_after_s)
 
 
 class NotReady(ServiceError):
@@ -352,7 +347,7 @@ def problem_of(error: Exception) -> Problem | None:
 
 
 def _headers_of(error: Exception) -> dict[str, str]:
-    if isinstance(error, TooManyRequests | RateLimited | TooManyConnections):
+    if isinstance(error, TooMuch):
         return {"Retry-After": str(error.retry_after_s)}
     if isinstance(error, InsufficientScope):
         return {"WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope", scope="{error.scope}"'}

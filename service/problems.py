@@ -21,9 +21,8 @@ from .errors import (
     NotReady,
     Problem,
     ProblemType,
-    RateLimited,
     ServiceError,
-    TooManyRequests,
+    TooMuch,
     problem_of,
 )
 from .schemas import ProblemAnswer
@@ -88,7 +87,7 @@ def _answer_to_known(request: Request, error: Exception) -> Response:
         problem = internal_problem()
     elif problem.kind.status >= 500:
         _LOG.warning("%s: %s", problem.kind.code, error)
-    if isinstance(error, TooManyRequests | RateLimited | NotReady):
+    if isinstance(error, TooMuch | NotReady):
         request.app.state.metrics.count_rejected(problem.kind.code)
     return problem_response(problem, request_id)
 
