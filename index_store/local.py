@@ -127,15 +127,9 @@ def open_gallery(
             with catalog.transaction() as change:
                 change.choose_method(chosen)
         index, changes = load_index(catalog, folder, threads, options)
-        store = LocalGalleryStore(
-            owner,
-            catalog,
-            index,
-            threads=threads,
-            options=options,
-            changes=changes,
-            reserve=DiskReserve(folder, min_free_bytes),
-        )
+        reserve = DiskReserve(folder, min_free_bytes)
+        live = LiveIndex(folder, catalog, index, threads=threads, options=options, changes=changes, reserve=reserve)
+        store = LocalGalleryStore(owner, catalog, live, reserve)
         undo.pop_all()
     return store
 
@@ -161,28 +155,13 @@ def _prepare_folder(folder: Path, bits: int | None) -> None:
 class LocalGalleryStore:
     """The GalleryStore of ``open_gallery``; see there and the protocol for what its methods promise."""
 
-    def __init__(
-        self,
-        owner: FolderLock,
-        catalog: Catalog,
-        index: HammingIndex,
-        *,
-        threads: int,
-        options: IndexOptions,
-        changes: int,
-        reserve: DiskReserve,
-    ) -> None:
-        """Serve a folder that is owned, with an index that equals its catalog.
-
-        ``changes`` is how many changes the last snapshot lacks, ``reserve`` the room to leave on the disk.
-        """
+    def __init__(self, owner: FolderLock, catalog: Catalog, live: LiveIndex, reserve: DiskReserve) -> None:
+        """Serve a folder that is owned, by an index that follows its catalog; ``reserve`` is left on its disk."""
         self._folder = owner.folder
         self._owner = owner
         self._catalog = catalog
         self._reserve = reserve
-        self._live = LiveIndex(
-            owner.folder, catalog, index, threads=threads, options=options, changes=changes, reserve=reserve
-        )
+        self._live = live
         self._recoding = threading.Lock()
         self._probing = threading.Lock()
 
