@@ -53,7 +53,7 @@ def _keys(settings: Settings) -> Iterator[Finding]:
     if not len(ring):
         yield Finding("api keys", "warn", f"none yet in {sources.place}: every request is refused", HOW_TO_MAKE_ONE)
     elif file is not None and file.exposed is not None:
-        yield Finding("api keys", "warn", *file.exposed.rsplit(": ", 1))
+        yield Finding("api keys", "warn", file.exposed, file.remedy)
     else:
         yield Finding("api keys", "ok", f"{len(ring)} in {sources.place}")
 

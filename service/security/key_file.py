@@ -44,6 +44,11 @@ class KeyFile:
     stamp: Stamp
     exposed: str | None
 
+    @property
+    def remedy(self) -> str:
+        """The command that mends what is ``exposed``."""
+        return f"chmod 600 {self.source.name}"
+
 
 def stamp_of(path: Path) -> Stamp:
     """Look at a file without opening it; what cannot be looked at has the stamp of a file that is not there."""
@@ -154,7 +159,7 @@ def _stamp(status: os.stat_result) -> Stamp:
 
 def _exposed(path: Path, mode: int) -> str | None:
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return f"{path} can be changed by others than its owner, who could let themselves in: chmod 600 {path}"
+        return f"{path} can be changed by others than its owner, who could let themselves in"
     if mode & stat.S_IROTH:
-        return f"{path} can be read by everybody on this machine: chmod 600 {path}"
+        return f"{path} can be read by everybody on this machine"
     return None

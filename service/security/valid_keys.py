@@ -161,7 +161,7 @@ class ValidKeys:
         if file is not None:
             self._stamp = file.stamp
             if file.exposed is not None:
-                _LOG.warning("%s", file.exposed)
+                _LOG.warning("%s: %s", file.exposed, file.remedy)
         _LOG.info("%d API keys are valid", len(self._ring))
 
 
