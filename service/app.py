@@ -85,7 +85,7 @@ def _open_access(settings: Settings) -> frozenset[Access]:
 
 
 def _is_leaving(app: FastAPI) -> bool:
-    running: runtime.Runtime | None = getattr(app.state, "runtime", None)
+    running = runtime.running_in(app)
     return running is not None and running.stopping
 
 

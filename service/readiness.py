@@ -6,7 +6,7 @@ import asyncio
 import io
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,11 @@ class Failure:
     code: str
     detail: str
     fatal: bool = True
+
+
+def fatal(failures: Mapping[str, Failure | None]) -> Iterator[Failure]:
+    """Give those that keep a service from being ready."""
+    return (failure for failure in failures.values() if failure is not None and failure.fatal)
 
 
 class Canary:
@@ -82,7 +87,7 @@ class Readiness:
     @property
     def was_ready(self) -> bool:
         """Whether the last check found nothing that is fatal; the start of a service is the first."""
-        return not any(failure.fatal for failure in self._failures.values() if failure is not None)
+        return not any(fatal(self._failures))
 
     async def check(self) -> Mapping[str, Failure | None]:
         """Check every part: its failure by name, None if it is well."""

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+from fastapi import FastAPI
+
 from index_store import UNKNOWN_FINGERPRINT, FingerprintMismatch, GalleryError, GalleryStore
 from models.inference import Hasher, ModelError
 
@@ -139,6 +141,12 @@ class Runtime:
                 _LOG.warning("a thread did not end within %.0f s", left_s)
         await asyncio.to_thread(self.store.close)
         _LOG.info("stopped")
+
+
+def running_in(app: FastAPI) -> Runtime | None:
+    """Give what runs in an application; None before its start is over."""
+    runtime: Runtime | None = getattr(app.state, "runtime", None)
+    return runtime
 
 
 async def start(settings: Settings, metrics: Metrics, *, adopt: bool = False) -> Runtime:

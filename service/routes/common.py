@@ -14,7 +14,7 @@ from index_store import Existing, Item
 from ..bodies import BodyLimits, Form, read_form_or_json
 from ..errors import FieldProblem, ForeignCode, InvalidFields, NotReady
 from ..forms import single_fields
-from ..runtime import Runtime
+from ..runtime import Runtime, running_in
 from ..schemas import RequestModel, parse_json, parse_object
 
 FormModel = TypeVar("FormModel", bound=RequestModel)
@@ -30,8 +30,8 @@ def runtime_of(request: Request) -> Runtime:
     Raises:
         NotReady: it has not started.
     """
-    runtime = getattr(request.app.state, "runtime", None)
-    if not isinstance(runtime, Runtime):
+    runtime = running_in(request.app)
+    if runtime is None:
         raise NotReady("the service is starting", "starting")
     return runtime
 

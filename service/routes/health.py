@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
 
@@ -17,8 +17,8 @@ from index_store import GalleryError
 from .. import openapi
 from ..errors import NotReady, Problem, ProblemType
 from ..problems import problem_response, request_id_of
-from ..readiness import Failure
-from ..runtime import Runtime
+from ..readiness import Failure, fatal
+from ..runtime import Runtime, running_in
 from ..schemas import HealthAnswer, StatusAnswer
 from ..security.access import Access, needs
 from .common import json_response, runtime_of
@@ -59,7 +59,7 @@ async def readyz(request: Request) -> Response:
     runtime = runtime_of(request)
     failures = await _failures(runtime)
     checks = _checks(failures)
-    first = next(_fatal(failures), None)
+    first = next(fatal(failures), None)
     if first is None:
         return json_response(StatusAnswer(status="ready", checks=checks))
     problem = Problem(ProblemType(503, first.code, _TITLE), first.detail, {"checks": checks})
@@ -79,7 +79,7 @@ async def health(request: Request) -> Response:
     failures = await _failures(runtime)
     settings = runtime.settings
     answer = HealthAnswer(
-        status="not_ready" if any(_fatal(failures)) else "ready",
+        status="not_ready" if any(fatal(failures)) else "ready",
         checks=_checks(failures),
         version=version("shitu-hash"),
         uptime_s=round(time.time() - runtime.started_at, 1),
@@ -111,8 +111,8 @@ async def health(request: Request) -> Response:
 @needs(Access.METRICS)
 async def metrics(request: Request) -> Response:
     """Give counts and durations of requests and stages, the gallery's size, and top-1 distances."""
-    runtime = getattr(request.app.state, "runtime", None)
-    if isinstance(runtime, Runtime):
+    runtime = running_in(request.app)
+    if runtime is not None:
         await _measure_disk(runtime)
     return Response(request.app.state.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
@@ -129,10 +129,6 @@ async def _failures(runtime: Runtime) -> Mapping[str, Failure | None]:
         return {"service": Failure("shutting_down", "the service is stopping")}
     model = Failure("model_mismatch", str(runtime.mismatch)) if runtime.mismatch is not None else None
     return {"model_match": model, **await runtime.readiness.check()}
-
-
-def _fatal(failures: Mapping[str, Failure | None]) -> Iterator[Failure]:
-    return (failure for failure in failures.values() if failure is not None and failure.fatal)
 
 
 def _checks(failures: Mapping[str, Failure | None]) -> dict[str, str]:
